@@ -1,0 +1,1 @@
+//! A small blocking RocketMQ remoting client, for the command line and the load generator.

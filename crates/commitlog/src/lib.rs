@@ -1,0 +1,1 @@
+//! The log of all messages: append, group commit, flush, read, recover.

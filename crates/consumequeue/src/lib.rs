@@ -1,0 +1,1 @@
+//! Per topic-queue index over the commit log: 20-byte entries.

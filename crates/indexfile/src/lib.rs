@@ -1,0 +1,1 @@
+//! Hash index files: message key to commit-log offsets, by time.

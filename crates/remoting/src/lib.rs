@@ -1,0 +1,1 @@
+//! RocketMQ's wire protocol: frames, headers, bodies. Pure: no I/O.

@@ -1,0 +1,3 @@
+//! Drives everything: ci, test, bench, fault.
+
+fn main() {}
