@@ -9,6 +9,7 @@
     clippy::disallowed_types,
     reason = "unpacks and damages test data on the real disk, beside the store under test"
 )]
+#![expect(clippy::expect_used, reason = "broken test data fails the test")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
@@ -21,16 +22,16 @@ use tempfile::TempDir;
 
 /// One unpacked copy of a set.
 #[derive(Debug)]
-pub struct GoldenSet {
+pub(crate) struct GoldenSet {
     dir: TempDir,
     name: String,
 }
 
 /// The sets, by their archive's name.
-pub const SETS: [&str; 3] = ["clean", "killed", "special"];
+pub(crate) const SETS: [&str; 3] = ["clean", "killed", "special"];
 
 /// The damages under `torn/`, each applied to a copy of `killed`.
-pub const TORN_VARIANTS: [&str; 10] = [
+pub(crate) const TORN_VARIANTS: [&str; 10] = [
     "asis",
     "bitflip_last",
     "bitflip_mid_lastfile",
@@ -45,7 +46,7 @@ pub const TORN_VARIANTS: [&str; 10] = [
 
 impl GoldenSet {
     /// A fresh copy of one of [`SETS`].
-    pub fn unpack(name: &str) -> Self {
+    pub(crate) fn unpack(name: &str) -> Self {
         let archive = data_dir().join(format!("{name}.tar.gz"));
         let dir = tempfile::Builder::new()
             .prefix("golden-")
@@ -61,7 +62,7 @@ impl GoldenSet {
     }
 
     /// A fresh copy of `killed` with the damage of one of [`TORN_VARIANTS`].
-    pub fn torn(variant: &str) -> Self {
+    pub(crate) fn torn(variant: &str) -> Self {
         let recipe = torn_json(variant, "recipe.json");
         let set = Self::unpack(recipe["base"].as_str().expect("recipe: base"));
         for operation in recipe["ops"].as_array().expect("recipe: ops") {
@@ -71,17 +72,17 @@ impl GoldenSet {
     }
 
     /// The store directory.
-    pub fn store_dir(&self) -> PathBuf {
+    pub(crate) fn store_dir(&self) -> PathBuf {
         self.file("store")
     }
 
     /// The Java configuration the set was written with.
-    pub fn broker_conf(&self) -> PathBuf {
+    pub(crate) fn broker_conf(&self) -> PathBuf {
         self.file("broker.conf")
     }
 
     /// The value of a key of `broker.conf`.
-    pub fn setting(&self, key: &str) -> Option<String> {
+    pub(crate) fn setting(&self, key: &str) -> Option<String> {
         let conf = fs::read_to_string(self.broker_conf()).expect("broker.conf");
         conf.lines()
             .filter_map(|line| line.split_once('='))
@@ -90,22 +91,22 @@ impl GoldenSet {
     }
 
     /// What Java answers: offsets of the log and the queues, searches, queries.
-    pub fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         json(open(&self.file("manifest.json")))
     }
 
     /// One value a message, as its producer knew it.
-    pub fn sent(&self) -> Vec<Value> {
+    pub(crate) fn sent(&self) -> Vec<Value> {
         json_lines(open(&self.file("manifest.jsonl")))
     }
 
     /// One value a message, as the Java broker serves it.
-    pub fn served(&self) -> Vec<Value> {
+    pub(crate) fn served(&self) -> Vec<Value> {
         json_lines(open(&self.file("served.jsonl")))
     }
 
     /// One value a raw record of the commit log.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         json_lines(open(&self.file("records.jsonl")))
     }
 
@@ -136,17 +137,17 @@ impl GoldenSet {
 }
 
 /// What a restarted Java broker made of the damage; with `expected_after_recovery`.
-pub fn torn_manifest(variant: &str) -> Value {
+pub(crate) fn torn_manifest(variant: &str) -> Value {
     torn_json(variant, "manifest.json")
 }
 
 /// What Java answered after recovery; none where it refused to start.
-pub fn torn_after_manifest(variant: &str) -> Option<Value> {
+pub(crate) fn torn_after_manifest(variant: &str) -> Option<Value> {
     torn_gzip(variant, "after_manifest.json.gz").map(json)
 }
 
 /// One value a message, as Java served it after recovery; none where it refused to start.
-pub fn torn_after_served(variant: &str) -> Option<Vec<Value>> {
+pub(crate) fn torn_after_served(variant: &str) -> Option<Vec<Value>> {
     torn_gzip(variant, "after_served.jsonl.gz").map(json_lines)
 }
 
