@@ -1,1 +1,59 @@
 //! Memory-mapped files and everything the kernel does for them. The only crate with unsafe.
+//!
+//! - [`AppendRegion`]: bytes written once and published by one position, read as plain slices that
+//!   keep the mapping alive ([`MapSlice`]). For logs.
+//! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
+//!   checkpoints.
+//! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
+//! - [`failpoint!`]: named places for tests, compiled out otherwise.
+//!
+//! It is not: a general mapping library (memmap2 is), or portable; it wants Linux 5.14 or newer.
+//!
+//! # What cannot be checked
+//! Nobody else may rewrite published bytes of a mapped file, or shorten it. Take the directory's
+//! lock ([`Io::lock`]) before mapping files for writing, allocate blocks before they are written
+//! through a mapping ([`IoFile::allocate`]), and never shorten a mapped file. docs/unsafe.md says
+//! what follows from breaking it.
+//!
+//! # Example
+//! ```
+//! use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let _lock = OsIo.lock(&dir.path().join("lock"))?;
+//! let file = OsIo.create(&dir.path().join("00000000000000000000"), 1 << 20)?;
+//! file.allocate(0, 1 << 20)?;
+//! let (region, mut appender) = AppendRegion::new(file.map(0, 1 << 20, Access::ReadWrite)?, 0);
+//!
+//! let range = appender.write(&[b"hello, ", b"world"]).ok_or("the region is full")?;
+//! appender.publish();
+//! file.sync_data()?;
+//!
+//! let slice = region.slice(range).ok_or("not published")?;
+//! drop((region, appender));
+//! assert_eq!(&*slice, b"hello, world");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("mmap-core needs 64-bit Linux (5.14 or newer)");
+
+#[macro_use]
+pub mod failpoint;
+mod append;
+mod cell;
+pub mod counters;
+mod error;
+mod io;
+mod lock;
+mod map;
+mod os;
+pub mod replace;
+
+pub use append::{AppendRegion, Appender, MapSlice};
+pub use cell::CellRegion;
+pub use error::{IoError, LockError};
+pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
+pub use lock::OsLock;
+pub use map::{Advice, OsMap, RawMap, Residency};
+pub use os::{OsFile, OsIo};

@@ -1,0 +1,322 @@
+//! Regions that are written once, from front to back, and read while they grow.
+//!
+//! The bytes below one published position never change again, so readers hold plain slices of
+//! them. The bytes above it are touched only by the one [`Appender`], through raw pointers. A
+//! `&mut [u8]` over the map never exists, nor a slice that reaches beyond the published position.
+//!
+//! # Safety
+//! Two deeds, listed in docs/unsafe.md: **U1** makes a slice of published bytes, **U2** copies
+//! bytes into the unpublished tail. Both rest on [`RawMap`]'s contract, on there being one
+//! appender whose position is never below the published one, and on the promise that nobody else
+//! rewrites published bytes of the file, which the directory's lock stands for.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::io::Access;
+use crate::map::{OsMap, RawMap};
+
+/// A mapped range of a file whose bytes are written once and then published by one position.
+///
+/// ```
+/// # use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo};
+/// # let dir = tempfile::tempdir()?;
+/// let file = OsIo.create(&dir.path().join("00000000000000000000"), 4096)?;
+/// let (region, mut appender) = AppendRegion::new(file.map(0, 4096, Access::ReadWrite)?, 0);
+///
+/// let range = appender.write(&[b"one ", b"record"]).expect("4096 bytes are free");
+/// assert_eq!(region.bytes(range.clone()), None, "copied, not yet visible");
+/// appender.publish();
+/// assert_eq!(region.bytes(range), Some(&b"one record"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct AppendRegion<M: RawMap = OsMap> {
+    map: M,
+    /// Written by the one appender (Release), after the bytes below it; read by everybody
+    /// (Acquire), before the bytes below it. Never moves back.
+    published: AtomicUsize,
+}
+
+/// The one writer of an [`AppendRegion`].
+pub struct Appender<M: RawMap = OsMap> {
+    region: Arc<AppendRegion<M>>,
+    /// Where the next byte goes: `published <= position <= len`.
+    position: usize,
+}
+
+/// Published bytes of a region, which keep its mapping alive.
+///
+/// Cheap to clone (one reference count). As it is `AsRef<[u8]> + Send + 'static` it can back a
+/// `bytes::Bytes` (`Bytes::from_owner`).
+pub struct MapSlice<M: RawMap = OsMap> {
+    region: Arc<AppendRegion<M>>,
+    /// Within the published bytes of `region` at the time of making.
+    start: usize,
+    len: usize,
+}
+
+#[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+impl<M: RawMap> AppendRegion<M> {
+    /// A region over `map` of which `published` bytes are there already, and its writer.
+    ///
+    /// The caller holds the lock of the file's directory: nobody else writes to the file.
+    ///
+    /// # Panics
+    /// If `published` exceeds the map's length, or the map cannot be written.
+    pub fn new(map: M, published: usize) -> (Arc<Self>, Appender<M>) {
+        assert!(
+            map.access() == Access::ReadWrite,
+            "an appender needs a writable mapping"
+        );
+        let region = Self::read_only(map, published);
+        let appender = Appender {
+            region: Arc::clone(&region),
+            position: published,
+        };
+        (region, appender)
+    }
+
+    /// A region over `map` that nobody of this process appends to.
+    ///
+    /// The caller holds the lock of the file's directory, or knows that its holder never rewrites
+    /// the first `published` bytes.
+    ///
+    /// # Panics
+    /// If `published` exceeds the map's length.
+    pub fn read_only(map: M, published: usize) -> Arc<Self> {
+        assert!(
+            published <= map.len(),
+            "published {published} of a map of {}",
+            map.len()
+        );
+        Arc::new(Self {
+            map,
+            published: AtomicUsize::new(published),
+        })
+    }
+
+    /// How many bytes, from the front, may be read.
+    #[inline]
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// The bytes of `range`; `None` unless all of them are published.
+    #[inline]
+    pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        if range.start > range.end || range.end > self.published() {
+            return None;
+        }
+        Some(self.published_bytes(range.start, range.end - range.start))
+    }
+
+    /// As [`bytes`](AppendRegion::bytes), kept alive by a reference count.
+    #[inline]
+    pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<MapSlice<M>> {
+        if range.start > range.end || range.end > self.published() {
+            return None;
+        }
+        let len = range.end - range.start;
+        Some(MapSlice {
+            region: Arc::clone(self),
+            start: range.start,
+            len,
+        })
+    }
+
+    /// The mapping.
+    pub fn map(&self) -> &M {
+        &self.map
+    }
+
+    /// The mapping's length.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Bytes that the caller has found to be published before.
+    #[inline]
+    fn published_bytes(&self, start: usize, len: usize) -> &[u8] {
+        debug_assert!(start + len <= self.published());
+        // SAFETY: (U1) `start <= published <= len`, so the address stays within the map.
+        let pointer = unsafe { self.map.as_ptr().add(start) };
+        // SAFETY: (U1) the range ends at or below the published position, which was loaded with
+        // Acquire: its bytes are initialised (a file's always are), visible, and not written
+        // again by the appender, which only writes at or above it; the map lives as long as
+        // `self` does.
+        unsafe { slice::from_raw_parts(pointer, len) }
+    }
+}
+
+impl<M: RawMap> fmt::Debug for AppendRegion<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppendRegion")
+            .field("map", &self.map)
+            .field("published", &self.published())
+            .finish()
+    }
+}
+
+impl<M: RawMap> Appender<M> {
+    /// The region written to.
+    pub fn region(&self) -> &Arc<AppendRegion<M>> {
+        &self.region
+    }
+
+    /// Where the next byte goes.
+    #[inline]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// How many bytes still fit.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        self.region.map.len() - self.position
+    }
+
+    /// Copies `parts`, one after the other, to the position and moves it; they become visible
+    /// with [`publish`](Appender::publish). `None` when they do not fit: nothing is written then.
+    #[inline]
+    #[must_use = "None means that nothing was written"]
+    pub fn write(&mut self, parts: &[&[u8]]) -> Option<Range<usize>> {
+        let len = parts
+            .iter()
+            .fold(0_usize, |len, part| len.saturating_add(part.len()));
+        if len > self.remaining() {
+            return None;
+        }
+        let start = self.position;
+        for part in parts {
+            self.copy_in(part);
+        }
+        Some(start..self.position)
+    }
+
+    /// Moves over `len` bytes that were written to the file by other means, or that stay as they
+    /// are.
+    ///
+    /// # Panics
+    /// If fewer bytes remain.
+    pub fn skip(&mut self, len: usize) {
+        assert!(
+            len <= self.remaining(),
+            "skip {len} of {} remaining bytes",
+            self.remaining()
+        );
+        self.position += len;
+    }
+
+    /// Lets readers see all that was written.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.region
+            .published
+            .store(self.position, Ordering::Release);
+    }
+
+    /// Copies a part that the caller has found to fit.
+    #[inline]
+    fn copy_in(&mut self, part: &[u8]) {
+        debug_assert!(part.len() <= self.remaining());
+        // SAFETY: (U2) `position <= len`, so the address stays within the map.
+        let target = unsafe { self.region.map.as_ptr().add(self.position) };
+        // SAFETY: (U2) the target range ends within the map, which is writable (checked by `new`)
+        // and lives as long as the region. It lies at or above the published position, where no
+        // slice reaches; `&mut self` is the only writer there is; so nothing else in this process
+        // refers to it, `part` included, and the two do not overlap.
+        unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+        self.position += part.len();
+    }
+}
+
+impl<M: RawMap> fmt::Debug for Appender<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appender")
+            .field("region", &self.region)
+            .field("position", &self.position)
+            .finish()
+    }
+}
+
+impl<M: RawMap> MapSlice<M> {
+    /// A part of this slice; `None` when `range` is not within it.
+    #[inline]
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        if range.start > range.end || range.end > self.len {
+            return None;
+        }
+        let (start, len) = (self.start + range.start, range.end - range.start);
+        Some(Self {
+            region: Arc::clone(&self.region),
+            start,
+            len,
+        })
+    }
+
+    /// As [`slice`](MapSlice::slice), without taking a reference count of its own.
+    ///
+    /// # Panics
+    /// If `range` is not within the slice.
+    #[inline]
+    #[must_use]
+    pub fn into_slice(mut self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "slice out of range"
+        );
+        self.start += range.start;
+        self.len = range.end - range.start;
+        self
+    }
+
+    /// The region sliced.
+    pub fn region(&self) -> &Arc<AppendRegion<M>> {
+        &self.region
+    }
+
+    /// Which positions of the region these bytes are.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+impl<M: RawMap> Clone for MapSlice<M> {
+    fn clone(&self) -> Self {
+        Self {
+            region: Arc::clone(&self.region),
+            start: self.start,
+            len: self.len,
+        }
+    }
+}
+
+impl<M: RawMap> Deref for MapSlice<M> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.region.published_bytes(self.start, self.len)
+    }
+}
+
+impl<M: RawMap> AsRef<[u8]> for MapSlice<M> {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<M: RawMap> fmt::Debug for MapSlice<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapSlice")
+            .field("region", &self.region)
+            .field("range", &self.range())
+            .finish()
+    }
+}
