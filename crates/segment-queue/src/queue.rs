@@ -1,0 +1,348 @@
+//! The queue as its readers see it: one address space, sliced and read.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use mmap_core::{Access, Io, IoFile, MapSlice, OsIo};
+
+use crate::allocate::Next;
+use crate::error::QueueError;
+use crate::guard::{lock, read, write};
+use crate::layout::Layout;
+use crate::list::SegmentList;
+use crate::options::SegmentQueueOptions;
+use crate::segment::{Home, Segment};
+use crate::writer::SegmentWriter;
+
+/// Fixed-size segment files seen as one address space, shared by any number of readers.
+///
+/// Offsets count bytes from the start of the address space; of it the queue holds
+/// `min_offset()..published()`. There is one [`SegmentWriter`], handed out by
+/// [`open`](SegmentQueue::open).
+///
+/// Slices never cross a segment, keep their mapping alive, and stay valid when the segment is
+/// removed. Readers take a read lock for the time of a look-up, never across I/O.
+pub struct SegmentQueue<I: Io = OsIo> {
+    pub(crate) home: Arc<Home<I>>,
+    pub(crate) list: RwLock<SegmentList<I>>,
+    /// First offset held. Written by trimming and cutting, each under its own exclusion.
+    pub(crate) min: AtomicU64,
+    /// End of what readers may see. Written by the writer (Release) after the bytes below it;
+    /// read by everybody (Acquire).
+    pub(crate) published: AtomicU64,
+    /// Everything below it is durable. Raised after a successful sync only.
+    pub(crate) flushed: AtomicU64,
+    /// The first failed write or sync; nothing is written after it.
+    pub(crate) poison: OnceLock<String>,
+    /// Held while syncing, so that one sync runs at a time and `flushed` has no gaps.
+    pub(crate) flushing: Mutex<()>,
+    /// Held while segments are removed at the front.
+    trimming: Mutex<()>,
+    /// The segment prepared for the writer. Held while it is created, so that it is created once.
+    pub(crate) next: Mutex<Next<I>>,
+    /// The file last read by [`read_exact_at`](SegmentQueue::read_exact_at).
+    last_read: Mutex<Option<LastRead<I>>>,
+}
+
+struct LastRead<I: Io> {
+    base: u64,
+    file: Arc<I::File>,
+}
+
+/// What [`SegmentQueue::trim_to`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trimmed {
+    /// Removed segment files.
+    pub segment_count: u64,
+    /// Their bytes.
+    pub len: u64,
+}
+
+impl<I: Io> SegmentQueue<I> {
+    /// Opens a directory to append to it, with every segment taken as full: a freshly opened
+    /// queue's owner finds where the content ends ([`read_exact_at`](Self::read_exact_at)) and
+    /// tells the writer ([`SegmentWriter::truncate`], [`SegmentWriter::resume`]) before serving
+    /// anybody.
+    ///
+    /// The caller holds the lock of the store. Nothing is mapped yet, and nothing is created.
+    ///
+    /// # Errors
+    /// Files that do not belong here or do not fit together, see [`Layout::scan`], and damage
+    /// that the policy does not repair.
+    pub fn open(
+        io: I,
+        options: &SegmentQueueOptions,
+    ) -> Result<(Arc<Self>, SegmentWriter<I>), QueueError> {
+        let mut layout = Layout::scan(&io, options)?;
+        layout.repair(&io, options)?;
+        let queue = Arc::new(Self::new(io, options, Access::ReadWrite, &layout));
+        let writer = SegmentWriter::new(Arc::clone(&queue));
+        Ok((queue, writer))
+    }
+
+    /// Opens a directory to read it, without lock or change; another process may be appending.
+    ///
+    /// Everything up to the last segment's end counts as published until the owner has found the
+    /// true end and said so with [`limit_to`](Self::limit_to); before that, read by
+    /// [`read_exact_at`](Self::read_exact_at), because slices of bytes that a live writer is still
+    /// changing are not sound. Segments that are short at the end (just being created) are left
+    /// out.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_read_only(io: I, options: &SegmentQueueOptions) -> Result<Arc<Self>, QueueError> {
+        let mut layout = Layout::scan(&io, options)?;
+        layout.leave_out_tail(options)?;
+        Ok(Arc::new(Self::new(io, options, Access::ReadOnly, &layout)))
+    }
+
+    fn new(io: I, options: &SegmentQueueOptions, access: Access, layout: &Layout) -> Self {
+        let segment_len = options.segment_len;
+        let home = Arc::new(Home {
+            io,
+            dir: options.dir.clone(),
+            segment_len,
+            allocate_step: options.allocate_step,
+            access,
+        });
+        let base_when_empty = options.base_when_empty - options.base_when_empty % segment_len;
+        let min = layout.bases.first().copied().unwrap_or(base_when_empty);
+        let end = layout.bases.last().map_or(min, |last| last + segment_len);
+        let list = SegmentList::new(layout.bases.iter().map(|&base| Segment::new(&home, base)));
+        Self {
+            home,
+            list: RwLock::new(list),
+            min: AtomicU64::new(min),
+            published: AtomicU64::new(end),
+            flushed: AtomicU64::new(end),
+            poison: OnceLock::new(),
+            flushing: Mutex::new(()),
+            trimming: Mutex::new(()),
+            next: Mutex::new(Next::Empty),
+            last_read: Mutex::new(None),
+        }
+    }
+
+    /// The first offset held.
+    pub fn min_offset(&self) -> u64 {
+        self.min.load(Ordering::Acquire)
+    }
+
+    /// The end of what readers may see.
+    #[inline]
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Everything below this offset is durable.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_len(&self) -> u64 {
+        self.home.segment_len
+    }
+
+    /// The segments at this moment.
+    pub fn segments(&self) -> Arc<[Arc<Segment<I>>]> {
+        Arc::clone(read(&self.list).segments())
+    }
+
+    /// The segment that holds `offset`.
+    pub fn find(&self, offset: u64) -> Option<Arc<Segment<I>>> {
+        read(&self.list).find(offset).cloned()
+    }
+
+    /// The end of what a read-only queue shows, once its owner has found where the content ends.
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`] if `end` is not within the queue.
+    ///
+    /// # Panics
+    /// If the queue has a writer, which alone says how far it is published.
+    pub fn limit_to(&self, end: u64) -> Result<(), QueueError> {
+        assert!(
+            self.home.access == Access::ReadOnly,
+            "the end of a queue with a writer is the writer's"
+        );
+        self.check_range(end, 0)?;
+        for segment in self.segments().iter() {
+            segment.unmap_unpinned()?;
+        }
+        self.published.store(end, Ordering::Release);
+        self.flushed.store(end, Ordering::Release);
+        Ok(())
+    }
+
+    /// Published bytes within one segment, without a copy. `None` if they are not (or no more)
+    /// held, cross a segment, or the segment cannot be mapped.
+    ///
+    /// [`try_slice`](Self::try_slice) tells the last case apart.
+    pub fn slice(&self, offset: u64, len: usize) -> Option<MapSlice<I::Map>> {
+        self.try_slice(offset, len).ok().flatten()
+    }
+
+    /// Published bytes from `offset` to the end of its segment, or to the end of what is
+    /// published if that is before; never empty. `None` as with [`slice`](Self::slice).
+    pub fn slice_from(&self, offset: u64) -> Option<MapSlice<I::Map>> {
+        let len = self.published().checked_sub(offset)?;
+        let len = len.min(self.segment_len() - offset % self.segment_len());
+        if len == 0 {
+            return None;
+        }
+        self.slice(offset, usize::try_from(len).ok()?)
+    }
+
+    /// As [`slice`](Self::slice), with the reason why a segment cannot be mapped.
+    ///
+    /// # Errors
+    /// Those of opening and mapping the file.
+    pub fn try_slice(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<MapSlice<I::Map>>, QueueError> {
+        let published = self.published();
+        if offset
+            .checked_add(len as u64)
+            .is_none_or(|end| end > published)
+        {
+            return Ok(None);
+        }
+        let (segment, range) = {
+            let list = read(&self.list);
+            let Some(segment) = list.find(offset) else {
+                return Ok(None);
+            };
+            let position = (offset - segment.base()) as usize;
+            if len > segment.len() as usize - position {
+                return Ok(None);
+            }
+            let range = position..position + len;
+            if let Some(slice) = segment.slice_if_mapped(range.clone()) {
+                return Ok(slice);
+            }
+            (Arc::clone(segment), range)
+        };
+        let readable = (published - segment.base()).min(segment.len());
+        match segment.region(readable) {
+            Ok(region) => Ok(region.slice(range)),
+            // Removed since the look-up.
+            Err(_) if offset < self.min_offset() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies published bytes, across segments if need be, by reading the files: an unreadable
+    /// block is an error here, where a mapping would raise a signal.
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`], or those of reading.
+    pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), QueueError> {
+        self.check_range(offset, buf.len() as u64)?;
+        let (mut offset, mut rest) = (offset, buf);
+        while !rest.is_empty() {
+            let position = offset % self.segment_len();
+            let here = (self.segment_len() - position).min(rest.len() as u64);
+            let (part, behind) = rest.split_at_mut(here as usize);
+            self.file_for_reading(offset - position)?
+                .read_exact_at(part, position)?;
+            offset += here;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that end at or below `offset`, oldest first and never the last one;
+    /// each removal is durable before the next, so that no crash leaves a gap.
+    ///
+    /// Slices of them stay valid; their space returns when the last one is dropped.
+    ///
+    /// # Errors
+    /// Those of removing a file. What was removed before stays removed, the rest stays readable.
+    pub fn trim_to(&self, offset: u64) -> Result<Trimmed, QueueError> {
+        let _one_at_a_time = lock(&self.trimming);
+        let mut trimmed = Trimmed::default();
+        while let Some(segment) = self.take_first_below(offset) {
+            if let Err(error) = self.home.io.remove_file(&segment.path())
+                && !error.is_not_found()
+            {
+                self.put_first_back(segment);
+                return Err(error.into());
+            }
+            segment.unmap();
+            self.forget_file(segment.base());
+            trimmed.segment_count += 1;
+            trimmed.len += segment.len();
+            self.home.io.sync_dir(&self.home.dir)?;
+        }
+        Ok(trimmed)
+    }
+
+    fn take_first_below(&self, offset: u64) -> Option<Arc<Segment<I>>> {
+        let mut list = write(&self.list);
+        let first = list.first().cloned()?;
+        if list.segments().len() < 2 || first.end() > offset {
+            return None;
+        }
+        *list = list.without_first();
+        self.min.store(first.end(), Ordering::Release);
+        Some(first)
+    }
+
+    fn put_first_back(&self, segment: Arc<Segment<I>>) {
+        let mut list = write(&self.list);
+        self.min.store(segment.base(), Ordering::Release);
+        *list = list.with_first(segment);
+    }
+
+    /// A handle of the file whose first offset is `base`: the last one used, or a new one.
+    pub(crate) fn file_for_reading(&self, base: u64) -> Result<Arc<I::File>, QueueError> {
+        if let Some(last) = &*lock(&self.last_read)
+            && last.base == base
+        {
+            return Ok(Arc::clone(&last.file));
+        }
+        // With the writer's access, so that the writer can take over the handle with which
+        // recovery has read the file: if the name is gone by then, its link count tells.
+        let file = Arc::new(self.home.open(base, self.home.access)?);
+        let last = LastRead {
+            base,
+            file: Arc::clone(&file),
+        };
+        *lock(&self.last_read) = Some(last);
+        Ok(file)
+    }
+
+    /// Closes the handle kept by reading, if it is that of this file.
+    pub(crate) fn forget_file(&self, base: u64) {
+        lock(&self.last_read).take_if(|last| last.base == base);
+    }
+
+    pub(crate) fn check_range(&self, offset: u64, len: u64) -> Result<(), QueueError> {
+        let (min, end) = (self.min_offset(), self.published());
+        let behind = offset.checked_add(len);
+        if offset < min || behind.is_none_or(|behind| behind > end) {
+            return Err(QueueError::OutOfRange {
+                offset,
+                len,
+                min,
+                end,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<I: Io> fmt::Debug for SegmentQueue<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentQueue")
+            .field("dir", &self.home.dir)
+            .field("min_offset", &self.min_offset())
+            .field("flushed", &self.flushed())
+            .field("published", &self.published())
+            .finish_non_exhaustive()
+    }
+}

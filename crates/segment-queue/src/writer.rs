@@ -1,0 +1,312 @@
+//! The one writer of a queue.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mmap_core::{Appender, Io, IoError, IoFile, OsIo};
+
+use crate::allocate::{Next, Prepared};
+use crate::error::{AppendError, QueueError};
+use crate::guard::{lock, read, write};
+use crate::queue::SegmentQueue;
+use crate::segment::Segment;
+
+/// Appends to a [`SegmentQueue`], by one of two ways that move the same positions.
+///
+/// Mapped: [`append`](Self::append) copies into the mapping, [`publish`](Self::publish) shows it
+/// to readers, [`SegmentQueue::flush`] makes it durable. Written through:
+/// [`write_through`](Self::write_through) hands bytes that were collected outside to the file,
+/// syncs, and then shows them.
+///
+/// `flushed <= published <= position`: what is written and not yet published is the writer's own.
+pub struct SegmentWriter<I: Io = OsIo> {
+    pub(crate) queue: Arc<SegmentQueue<I>>,
+    /// The segment being appended to, once something is.
+    pub(crate) tail: Option<Tail<I>>,
+}
+
+/// The segment at the end, open and mapped.
+pub(crate) struct Tail<I: Io> {
+    pub(crate) segment: Arc<Segment<I>>,
+    pub(crate) file: Arc<I::File>,
+    pub(crate) appender: Appender<I::Map>,
+    /// Position up to which appending needs no further look at the file.
+    pub(crate) ready: u64,
+}
+
+impl<I: Io> SegmentWriter<I> {
+    pub(crate) fn new(queue: Arc<SegmentQueue<I>>) -> Self {
+        Self { queue, tail: None }
+    }
+
+    /// The queue written to.
+    pub fn queue(&self) -> &Arc<SegmentQueue<I>> {
+        &self.queue
+    }
+
+    /// The offset at which the next byte goes.
+    #[inline]
+    pub fn position(&self) -> u64 {
+        match &self.tail {
+            Some(tail) => tail.position(),
+            None => self.queue.published(),
+        }
+    }
+
+    /// Bytes left in the current segment; 0 also when there is none yet.
+    pub fn remaining(&self) -> u64 {
+        let end = read(&self.queue.list).last().map(|last| last.end());
+        end.map_or(0, |end| end - self.position())
+    }
+
+    /// Copies `parts`, one after the other, into the mapping; returns the offset of the first
+    /// byte. Readers see them after [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// Nothing is appended then. [`AppendError::NeedsRoll`] when they do not fit; a full disk
+    /// ([`QueueError::Full`]) is found here, before the first byte is copied, and passes by itself.
+    pub fn append(&mut self, parts: &[&[u8]]) -> Result<u64, AppendError> {
+        let len = parts.iter().map(|part| part.len() as u64).sum();
+        let tail = self.tail_with_room(len)?;
+        match tail.appender.write(parts) {
+            Some(range) => Ok(tail.segment.base() + range.start as u64),
+            None => Err(tail.needs_roll(len)),
+        }
+    }
+
+    /// Lets readers see everything appended so far.
+    #[inline]
+    pub fn publish(&mut self) {
+        if let Some(tail) = &mut self.tail {
+            tail.appender.publish();
+            self.queue
+                .published
+                .store(tail.position(), Ordering::Release);
+        }
+    }
+
+    /// Appends `first` (a format's end marker, say) and counts the rest of the segment as
+    /// written, whatever it holds (zeros, if nobody wrote there). Returns the offset of `first`.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn fill_to_end(&mut self, first: &[u8]) -> Result<u64, AppendError> {
+        let offset = self.append(&[first])?;
+        if let Some(tail) = &mut self.tail {
+            tail.appender.skip(tail.appender.remaining());
+        }
+        Ok(offset)
+    }
+
+    /// Goes on to the next segment: the prepared one, or one created now. What is left of the
+    /// current one counts as written; everything written is published.
+    ///
+    /// The new file's name is durable on return.
+    ///
+    /// # Errors
+    /// [`QueueError::Full`] among others; nothing has changed then, and rolling can be tried
+    /// again.
+    pub fn roll(&mut self) -> Result<(), QueueError> {
+        self.queue.check_poison()?;
+        let last = read(&self.queue.list).last().cloned();
+        let base = last.map_or_else(|| self.queue.published(), |last| last.end());
+        let prepared = self.take_prepared(base)?;
+        if let Some(tail) = &mut self.tail {
+            tail.appender.skip(tail.appender.remaining());
+            self.publish();
+        }
+        self.queue.published.store(base, Ordering::Release);
+        self.enter(prepared);
+        Ok(())
+    }
+
+    fn take_prepared(&self, base: u64) -> Result<Prepared<I>, QueueError> {
+        let mut next = lock(&self.queue.next);
+        match std::mem::replace(&mut *next, Next::Empty) {
+            Next::Ready(prepared) if prepared.segment.base() == base => Ok(prepared),
+            other => {
+                *next = other;
+                // With the lock held, so that nobody prepares the same file meanwhile.
+                self.queue.create_segment(base)
+            }
+        }
+    }
+
+    fn enter(&mut self, prepared: Prepared<I>) {
+        if let Some(tail) = self.tail.take() {
+            tail.segment.close_file();
+        }
+        let mut list = write(&self.queue.list);
+        *list = list.with_last(Arc::clone(&prepared.segment));
+        self.tail = Some(Tail {
+            segment: prepared.segment,
+            file: prepared.file,
+            appender: prepared.appender,
+            ready: 0,
+        });
+    }
+
+    /// Writes `parts`, one after the other, to the file at the writer's position, syncs, and then
+    /// shows them to readers, together with everything appended before; returns the offset of the
+    /// first byte.
+    ///
+    /// One call is one write and one sync: gather what waits. The parts must fit into the segment
+    /// together.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append). A failed write or sync poisons the queue; readers see nothing
+    /// of it.
+    pub fn write_through(&mut self, parts: &[IoSlice<'_>]) -> Result<u64, AppendError> {
+        let len = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        let queue = Arc::clone(&self.queue);
+        let tail = self.tail_with_room(len)?;
+        let offset = tail.position();
+        if let Err(error) = tail.write(parts, len) {
+            return Err(queue.failed_write(tail, len, error).into());
+        }
+        queue.sync_with_tail(tail)?;
+        tail.appender.skip(len as usize);
+        self.publish();
+        self.queue
+            .flushed
+            .fetch_max(self.position(), Ordering::Release);
+        Ok(offset)
+    }
+
+    /// Lets go of the segment's mapping and file until the next append, after publishing what was
+    /// appended: a queue at rest then costs neither. Readers map it again when they need it.
+    pub fn park(&mut self) {
+        self.publish();
+        if let Some(tail) = self.tail.take() {
+            tail.segment.unmap();
+        }
+    }
+
+    /// Ends writing: what was appended is published and synced, and a prepared segment that was
+    /// not used is deleted (as RocketMQ does). A writer that is only dropped leaves it, as a crash
+    /// would.
+    ///
+    /// # Errors
+    /// Those of the sync and of removing the file.
+    pub fn close(mut self) -> Result<(), QueueError> {
+        self.park();
+        self.queue.discard_prepared(Next::Closed)?;
+        self.queue.flush(crate::FlushPolicy::All)?;
+        Ok(())
+    }
+
+    /// The tail with `len` bytes free and their blocks allocated.
+    fn tail_with_room(&mut self, len: u64) -> Result<&mut Tail<I>, AppendError> {
+        self.queue.check_poison()?;
+        let segment_len = self.queue.segment_len();
+        if len > segment_len {
+            return Err(AppendError::TooLarge { len, segment_len });
+        }
+        if self.tail.is_none() {
+            self.tail = self.open_tail()?;
+        }
+        let Some(tail) = &mut self.tail else {
+            return Err(AppendError::NeedsRoll { len, remaining: 0 });
+        };
+        if len > tail.appender.remaining() as u64 {
+            return Err(tail.needs_roll(len));
+        }
+        let end = tail.appender.position() as u64 + len;
+        if end > tail.ready {
+            tail.make_ready(end)?;
+        }
+        Ok(tail)
+    }
+
+    /// Opens the last segment for appending; `None` if there is none or it is full.
+    pub(crate) fn open_tail(&self) -> Result<Option<Tail<I>>, QueueError> {
+        let Some(segment) = read(&self.queue.list).last().cloned() else {
+            return Ok(None);
+        };
+        let position = self.queue.published() - segment.base();
+        if position == segment.len() {
+            return Ok(None);
+        }
+        let file = self.queue.file_for_reading(segment.base())?;
+        self.queue.forget_file(segment.base());
+        let appender = segment.attach(Arc::clone(&file), position)?;
+        Ok(Some(Tail {
+            segment,
+            file,
+            appender,
+            ready: 0,
+        }))
+    }
+}
+
+impl<I: Io> Tail<I> {
+    fn position(&self) -> u64 {
+        self.segment.base() + self.appender.position() as u64
+    }
+
+    fn needs_roll(&self, len: u64) -> AppendError {
+        AppendError::NeedsRoll {
+            len,
+            remaining: self.appender.remaining() as u64,
+        }
+    }
+
+    /// Checks that the file still has its name (a Java broker started on a live directory removes
+    /// files before it finds the lock taken), and allocates blocks up to `end`.
+    fn make_ready(&mut self, end: u64) -> Result<(), QueueError> {
+        if self.file.link_count()? == 0 {
+            return Err(QueueError::Unlinked {
+                path: self.segment.path(),
+            });
+        }
+        self.ready = self.segment.allocate_to(&self.file, end)?;
+        Ok(())
+    }
+
+    fn write(&self, parts: &[IoSlice<'_>], len: u64) -> Result<(), IoError> {
+        debug_assert!(len <= self.appender.remaining() as u64);
+        self.file
+            .write_parts_at(parts, self.appender.position() as u64)
+    }
+}
+
+impl<I: Io> SegmentQueue<I> {
+    /// After a failed write of `len` bytes at the tail's position: zeros over what may have
+    /// arrived if the disk was full in spite of allocated blocks (file systems that copy on
+    /// write), so that a later, shorter write is not followed by it; anything else is the end.
+    fn failed_write(&self, tail: &Tail<I>, len: u64, error: IoError) -> QueueError {
+        let position = tail.appender.position() as u64;
+        let zeroed = error.is_full()
+            && tail
+                .file
+                .write_all_at(&vec![0; len as usize], position)
+                .is_ok();
+        let error = self.home.explain(error, len);
+        if zeroed {
+            error
+        } else {
+            self.poisoned_by(error)
+        }
+    }
+
+    /// Syncs everything before the tail's segment that is not durable yet, then the tail's file.
+    fn sync_with_tail(&self, tail: &Tail<I>) -> Result<(), QueueError> {
+        let _one_at_a_time = lock(&self.flushing);
+        self.check_poison()?;
+        self.sync_segments(tail.segment.base())?;
+        tail.file
+            .sync_data()
+            .map_err(|error| self.poisoned_by(error.into()))
+    }
+}
+
+impl<I: Io> fmt::Debug for SegmentWriter<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SegmentWriter")
+            .field("queue", &self.queue)
+            .field("position", &self.position())
+            .finish()
+    }
+}
