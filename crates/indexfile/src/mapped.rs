@@ -1,0 +1,235 @@
+//! A mapped index file: the one that is written, and full ones until they are synced.
+//!
+//! One thread writes (the service's writer lock sees to that), any number read at the same time.
+//! Every access goes through atomic cells. An entry is written first and published by the Release
+//! store of its slot; a reader Acquires the slot and then copies the entry, so it never sees a
+//! part of one. Entries never change once published.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mmap_core::{Access, CellRegion, Io, IoError, IoFile};
+
+use crate::blocks::Blocks;
+use crate::layout::{
+    BEGIN_PHYSICAL_OFFSET, BEGIN_TIMESTAMP, END_PHYSICAL_OFFSET, END_TIMESTAMP, ENTRY_LEN,
+    FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, NEXT_ENTRY, SLOT_LEN, USED_SLOT_COUNT,
+};
+use crate::select::IndexRead;
+
+/// What a key's entry says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewEntry {
+    pub(crate) key_hash: i32,
+    pub(crate) physical_offset: i64,
+    pub(crate) store_timestamp_ms: i64,
+}
+
+/// A file of cells.
+#[derive(Debug)]
+pub(crate) struct MappedIndex<I: Io> {
+    layout: Layout,
+    file: I::File,
+    cells: CellRegion<I::Map>,
+    /// Set by the writer (Release) after each put, cleared by the flusher (Acquire) before it
+    /// syncs: what was put before the clearing is in that sync.
+    dirty: AtomicBool,
+}
+
+impl<I: Io> MappedIndex<I> {
+    /// Maps a file whose length the caller has checked.
+    pub(crate) fn new(file: I::File, layout: Layout) -> Result<Self, IoError> {
+        let len = usize::try_from(layout.file_len()).map_err(|_| {
+            IoError::invalid(
+                "map",
+                file.path(),
+                "the file is larger than the address space",
+            )
+        })?;
+        // The first four header fields are 8 bytes wide, all else is 4.
+        let cells = CellRegion::new(file.map(0, len, Access::ReadWrite)?, USED_SLOT_COUNT);
+        Ok(Self {
+            layout,
+            file,
+            cells,
+            dirty: AtomicBool::new(false),
+        })
+    }
+
+    /// Writes the header of a new file, which continues the one before.
+    pub(crate) fn seed(&self, blocks: &mut Blocks, previous: &Header) -> Result<(), IoError> {
+        blocks.ensure(&self.file, 0, HEADER_LEN)?;
+        // RocketMQ 5.3.3 IndexFile: only values above 0 are taken over.
+        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+        let offset = positive(previous.end_physical_offset);
+        let timestamp = positive(previous.end_timestamp_ms);
+        self.cells
+            .store_u64(BEGIN_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
+        self.cells
+            .store_u64(END_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
+        self.cells
+            .store_u64(BEGIN_TIMESTAMP, timestamp, Ordering::Relaxed);
+        self.cells
+            .store_u64(END_TIMESTAMP, timestamp, Ordering::Relaxed);
+        self.cells
+            .store_u32(NEXT_ENTRY, FIRST_ENTRY, Ordering::Release);
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.next_entry() >= self.layout.entry_count_max
+    }
+
+    /// Adds an entry. Only the writer calls this, on a file that is not full.
+    ///
+    /// # Errors
+    /// A full disk, before anything is changed.
+    pub(crate) fn put(&self, blocks: &mut Blocks, new: NewEntry) -> Result<(), IoError> {
+        let ordinal = self.next_entry();
+        debug_assert!(ordinal < self.layout.entry_count_max);
+        let slot = self.layout.slot_of(new.key_hash);
+        let slot_position = self.layout.slot_position(slot);
+        let entry_position = self.layout.entry_position(ordinal);
+        blocks.ensure(&self.file, 0, HEADER_LEN)?;
+        blocks.ensure(&self.file, slot_position, SLOT_LEN)?;
+        blocks.ensure(&self.file, entry_position, ENTRY_LEN)?;
+
+        let previous = self.chain_before(slot_position, ordinal);
+        // For the first entry this is the time that the previous file left; it is overwritten
+        // below, and RocketMQ keeps the difference to it all the same.
+        let begin_ms = self.signed(BEGIN_TIMESTAMP);
+        let entry = IndexEntry {
+            key_hash: new.key_hash,
+            physical_offset: new.physical_offset,
+            seconds_since_begin: seconds_since(begin_ms, new.store_timestamp_ms),
+            previous: previous.cast_signed(),
+        };
+        self.cells.write_words(entry_position, &entry.encode());
+        let offset = new.physical_offset.cast_unsigned();
+        let timestamp = new.store_timestamp_ms.cast_unsigned();
+        if ordinal <= FIRST_ENTRY {
+            self.cells
+                .store_u64(BEGIN_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
+            self.cells
+                .store_u64(BEGIN_TIMESTAMP, timestamp, Ordering::Relaxed);
+        }
+        self.cells
+            .store_u32(slot_position, ordinal, Ordering::Release);
+        if previous == 0 {
+            let used = self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed);
+            self.cells
+                .store_u32(USED_SLOT_COUNT, used.wrapping_add(1), Ordering::Relaxed);
+        }
+        self.cells
+            .store_u64(END_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
+        self.cells
+            .store_u64(END_TIMESTAMP, timestamp, Ordering::Relaxed);
+        // Pairs with the Acquire in `header`: who sees the count sees the fields above.
+        self.cells
+            .store_u32(NEXT_ENTRY, ordinal + 1, Ordering::Release);
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes durable what was put.
+    pub(crate) fn sync(&self) -> Result<(), IoError> {
+        // The mark follows the count, so a full file is synced whatever the mark says: this is
+        // the last time.
+        let dirty = self.dirty.swap(false, Ordering::AcqRel);
+        if dirty || self.is_full() {
+            self.file.sync_data()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What a new entry of the slot continues: the ordinal of the slot's newest entry, or 0.
+    fn chain_before(&self, slot_position: usize, ordinal: u32) -> u32 {
+        let newest = self.cells.load_u32(slot_position, Ordering::Relaxed);
+        if newest == ordinal {
+            // A writer died between its slot and its count. It had written the entry: go on from
+            // what that entry continued, else the chain would end in a loop.
+            let left = self.copy_entry(ordinal);
+            return u32::try_from(left.previous)
+                .ok()
+                .filter(|entry| *entry < ordinal)
+                .unwrap_or(0);
+        }
+        if newest > ordinal { 0 } else { newest }
+    }
+
+    fn copy_entry(&self, ordinal: u32) -> IndexEntry {
+        let mut bytes = [0; ENTRY_LEN];
+        self.cells
+            .copy_out(self.layout.entry_position(ordinal), &mut bytes);
+        IndexEntry::decode(&bytes)
+    }
+
+    fn next_entry(&self) -> u32 {
+        let stored = self
+            .cells
+            .load_u32(NEXT_ENTRY, Ordering::Acquire)
+            .cast_signed();
+        u32::try_from(stored).unwrap_or(0).max(FIRST_ENTRY)
+    }
+
+    fn signed(&self, position: usize) -> i64 {
+        self.cells
+            .load_u64(position, Ordering::Relaxed)
+            .cast_signed()
+    }
+}
+
+impl<I: Io> IndexRead for MappedIndex<I> {
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    fn header(&self) -> Header {
+        let next_entry = self.next_entry();
+        Header {
+            begin_timestamp_ms: self.signed(BEGIN_TIMESTAMP),
+            end_timestamp_ms: self.signed(END_TIMESTAMP),
+            begin_physical_offset: self.signed(BEGIN_PHYSICAL_OFFSET),
+            end_physical_offset: self.signed(END_PHYSICAL_OFFSET),
+            used_slot_count: self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed),
+            next_entry,
+        }
+    }
+
+    fn slot(&self, slot: u32) -> Result<i32, IoError> {
+        let position = self.layout.slot_position(slot);
+        Ok(self
+            .cells
+            .load_u32(position, Ordering::Acquire)
+            .cast_signed())
+    }
+
+    fn entry(&self, ordinal: u32) -> Result<IndexEntry, IoError> {
+        Ok(self.copy_entry(ordinal))
+    }
+}
+
+/// Whole seconds from `begin_ms` to `timestamp_ms` as the format keeps them: 0 without a begin or
+/// for a time before it, at most `i32::MAX` (RocketMQ 5.3.3 `IndexFile.putKey`).
+fn seconds_since(begin_ms: i64, timestamp_ms: i64) -> i32 {
+    if begin_ms <= 0 {
+        return 0;
+    }
+    let seconds = timestamp_ms.saturating_sub(begin_ms) / 1000;
+    i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_differences_are_clamped() {
+        assert_eq!(seconds_since(0, 5_000), 0);
+        assert_eq!(seconds_since(-1, 5_000), 0);
+        assert_eq!(seconds_since(1_000, 2_999), 1);
+        assert_eq!(seconds_since(9_000, 1_000), 0);
+        assert_eq!(seconds_since(1, i64::MAX), i32::MAX);
+    }
+}

@@ -1,0 +1,169 @@
+//! Which files an index consists of: loading them, checking them after a crash, cutting them where
+//! the log was cut.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mmap_core::{Access, FileKind, Io, IoError};
+
+use crate::error::IndexError;
+use crate::file::{Body, IndexFile, open_checked};
+use crate::layout::{FIRST_ENTRY, Header, Layout};
+use crate::name::is_index_name;
+use crate::options::SuspectFile;
+use crate::repair::Scan;
+
+/// The files of a directory.
+#[derive(Debug)]
+pub(crate) struct Loaded<I: Io> {
+    /// Oldest first.
+    pub(crate) files: Vec<Arc<IndexFile<I>>>,
+    /// Files that are no index files by name.
+    pub(crate) ignored: Vec<PathBuf>,
+}
+
+/// What recovery left of them.
+#[derive(Debug)]
+pub(crate) struct Recovery<I: Io> {
+    /// Oldest first.
+    pub(crate) files: Vec<Arc<IndexFile<I>>>,
+    pub(crate) suspects: Vec<SuspectFile>,
+}
+
+/// Opens every index file of `dir`, in the order of their names; changes nothing.
+pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I>, IndexError> {
+    let mut loaded = Loaded {
+        files: Vec::new(),
+        ignored: Vec::new(),
+    };
+    let entries = match io.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.is_not_found() => return Ok(loaded),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in entries
+        .into_iter()
+        .filter(|entry| entry.kind == FileKind::File)
+    {
+        let path = dir.join(&entry.name);
+        if entry.name.to_str().is_some_and(is_index_name) {
+            loaded
+                .files
+                .push(Arc::new(IndexFile::open(io, path, layout)?));
+        } else {
+            // RocketMQ 5.3.3 IndexService.load passes over it with a line in its log.
+            loaded.ignored.push(path);
+        }
+    }
+    Ok(loaded)
+}
+
+impl<I: Io> Recovery<I> {
+    /// Checks the files that were not known to be durable. From the first that is not whole, the
+    /// rest of the index is cut off: behind a gap, nobody knows what is missing.
+    pub(crate) fn after_crash(
+        io: &I,
+        files: Vec<Arc<IndexFile<I>>>,
+        checkpoint_timestamp_ms: i64,
+    ) -> Result<Self, IndexError> {
+        let mut recovery = Self {
+            files: Vec::new(),
+            suspects: Vec::new(),
+        };
+        let mut suspicious = false;
+        let mut cut = false;
+        for file in files {
+            let header = file.header();
+            // The checkpoint moves when a full file has been synced. A file that is not full may
+            // have lost anything, its header's times included.
+            suspicious |= header.end_timestamp_ms > checkpoint_timestamp_ms || !file.is_full();
+            if !suspicious {
+                recovery.files.push(file);
+                continue;
+            }
+            let kept = if cut {
+                None
+            } else {
+                repair(io, &file, u64::MAX)?
+            };
+            recovery.suspects.push(SuspectFile {
+                path: file.path().to_owned(),
+                entry_count: header.next_entry.saturating_sub(FIRST_ENTRY),
+                kept_count: kept.map_or(0, |next_entry| next_entry - FIRST_ENTRY),
+                removed: kept.is_none(),
+            });
+            match kept {
+                Some(_) => {
+                    cut |= !file.is_full();
+                    recovery.files.push(file);
+                }
+                None => {
+                    cut = true;
+                    remove(io, file.path())?;
+                }
+            }
+        }
+        Ok(recovery)
+    }
+
+    /// Cuts off the entries of messages at or above `log_end`.
+    pub(crate) fn cut(
+        io: &I,
+        files: Vec<Arc<IndexFile<I>>>,
+        log_end: u64,
+    ) -> Result<Self, IndexError> {
+        let mut recovery = Self {
+            files,
+            suspects: Vec::new(),
+        };
+        while let Some(last) = recovery.files.last() {
+            let header = last.header();
+            let end = u64::try_from(header.end_physical_offset).unwrap_or(0);
+            if !header.is_empty() && end < log_end {
+                break;
+            }
+            last.replace_body(Body::Closed(header));
+            if repair(io, last, log_end)?.is_some() {
+                break;
+            }
+            remove(io, last.path())?;
+            recovery.files.pop();
+        }
+        Ok(recovery)
+    }
+}
+
+/// The last file's header, of those that have entries.
+pub(crate) fn last_used<I: Io>(files: &[Arc<IndexFile<I>>]) -> Option<Header> {
+    files
+        .iter()
+        .rev()
+        .map(|file| file.header())
+        .find(|header| !header.is_empty())
+}
+
+/// Removes an index file; one that is gone already is as good.
+pub(crate) fn remove<I: Io>(io: &I, path: &Path) -> Result<(), IoError> {
+    match io.remove_file(path) {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// Cuts a closed file behind its last good entry below `log_end` and builds its slots again.
+///
+/// Returns the ordinal behind that entry; `None` when nothing of the file can be used.
+fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Option<u32>, IndexError> {
+    let header = file.header();
+    let layout = file.layout();
+    let handle = open_checked(io, file.path(), layout, Access::ReadWrite)?;
+    let mut scan = Scan::run(&handle, layout, &header, log_end)?;
+    scan.drop_doubtful(&header);
+    if scan.next_entry() == FIRST_ENTRY || header.begin_timestamp_ms <= 0 {
+        return Ok(None);
+    }
+    let repaired = scan.header(&header);
+    scan.apply(&handle, &header, &repaired)?;
+    file.replace_body(Body::Closed(repaired));
+    Ok(Some(scan.next_entry()))
+}
