@@ -1,3 +1,47 @@
-//! Drives everything: ci, test, bench, fault.
+//! Drives everything: `cargo xtask ci`, `cargo xtask test`.
+//!
+//! Each subcommand is a module of its own; this file only parses the command line.
 
-fn main() {}
+mod ci;
+mod interop;
+mod process;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tool: checks, tests and measurements.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Format, tidy checks, lints, then every test: what CI runs.
+    Ci,
+    /// The checks of the workspace's shape: layers, dependency counts, examples, sources.
+    Tidy,
+    /// Unit tests, doc tests and the interop suites against the real clients, brokers and stores.
+    Test(test::TestArguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Ci => ci::run(),
+        Command::Tidy => tidy::run(),
+        Command::Test(arguments) => test::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,79 @@
+package foliomq.interop;
+
+import java.time.Duration;
+import java.util.Objects;
+import java.util.concurrent.Callable;
+import org.apache.rocketmq.client.exception.MQBrokerException;
+import org.apache.rocketmq.client.exception.MQClientException;
+
+/** Assertions, and waiting for a condition with a deadline. */
+final class Expect {
+    static final Duration SOON = Duration.ofSeconds(20);
+    private static final long POLL_INTERVAL_MS = 20;
+
+    private Expect() {
+    }
+
+    static void that(boolean holds, String what) {
+        if (!holds) {
+            throw new AssertionError(what);
+        }
+    }
+
+    static void equal(Object expected, Object actual, String what) {
+        if (!Objects.equals(expected, actual)) {
+            throw new AssertionError(what + ": expected " + shorten(expected) + ", got " + shorten(actual));
+        }
+    }
+
+    static void between(long least, long most, long actual, String what) {
+        that(least <= actual && actual <= most, what + ": expected " + least + ".." + most + ", got " + actual);
+    }
+
+    /** Waits until the condition holds; an exception counts as not yet. */
+    static void until(String what, Callable<Boolean> condition) throws Exception {
+        until(what, SOON, condition);
+    }
+
+    static void until(String what, Duration limit, Callable<Boolean> condition) throws Exception {
+        long deadline = System.nanoTime() + limit.toNanos();
+        Exception last = null;
+        while (System.nanoTime() < deadline) {
+            try {
+                if (condition.call()) {
+                    return;
+                }
+                last = null;
+            } catch (Exception failure) {
+                last = failure;
+            }
+            Thread.sleep(POLL_INTERVAL_MS);
+        }
+        throw new AssertionError("after " + limit.toSeconds() + " s still not: " + what, last);
+    }
+
+    /** The response code of a refusal, which must say why. */
+    static int refusal(String what, Callable<?> call) throws Exception {
+        try {
+            Object answer = call.call();
+            throw new AssertionError(what + ": not refused, answered " + shorten(answer));
+        } catch (MQBrokerException refused) {
+            return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
+        } catch (MQClientException refused) {
+            if (refused.getCause() instanceof MQBrokerException cause) {
+                return reasoned(what, cause.getResponseCode(), cause.getErrorMessage());
+            }
+            return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
+        }
+    }
+
+    private static int reasoned(String what, int code, String reason) {
+        that(reason != null && !reason.isBlank(), what + ": refused with " + code + " but no reason");
+        return code;
+    }
+
+    private static String shorten(Object value) {
+        String text = String.valueOf(value);
+        return text.length() <= 300 ? text : text.substring(0, 300) + "… (" + text.length() + " characters)";
+    }
+}

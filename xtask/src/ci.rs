@@ -1,0 +1,28 @@
+//! `cargo xtask ci`: format, tidy checks, lints, then every test.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::{test, tidy, workspace};
+
+/// Runs the steps in the order of what fails fastest; the first failure ends the run.
+pub fn run() -> Result<()> {
+    step("format", || {
+        workspace::cargo(&["fmt", "--all", "--", "--check"])
+    })?;
+    step("tidy", tidy::run)?;
+    step("lints", || {
+        let lint_wall = ["--", "-D", "warnings"];
+        workspace::cargo(&[&["clippy", "--workspace", "--all-targets"][..], &lint_wall].concat())
+    })?;
+    test::run(&test::TestArguments::default())
+}
+
+fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let started = Instant::now();
+    body()?;
+    println!("== {name}: ok, {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The Java side: built once by Maven, run with a small heap.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+
+use super::cluster::{Cluster, Plan};
+use super::driver::Driver;
+use crate::test::Options;
+use crate::{process, workspace};
+
+/// The Java client against the server under test.
+pub(super) fn client_suite(options: &Options) -> Result<()> {
+    let mut cluster = Cluster::start(Plan::alone(options.server), options.keep)?;
+    let command = command("foliomq.interop.ClientDriver", "256m", cluster.dir())?;
+    Driver::new("java client", command).run(&mut cluster, options)
+}
+
+/// A command that runs a main class of the Maven project; its files go below `home`.
+pub(super) fn command(main_class: &str, heap: &str, home: &Path) -> Result<Command> {
+    let class_path = class_path()?;
+    let home = home.display();
+    let mut command = process::command("java");
+    command.args([
+        "-Xms32m",
+        &format!("-Xmx{heap}"),
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-Xshare:auto",
+        "-XX:-UsePerfData",
+        &format!("-Duser.home={home}"),
+        &format!("-Drocketmq.home.dir={home}"),
+        &format!("-Drocketmq.client.logRoot={home}/client-logs"),
+        "-Drocketmq.client.logUseSlf4j=false",
+        "-cp",
+        &class_path,
+        main_class,
+    ]);
+    Ok(command)
+}
+
+/// Builds the Maven project, once a run, and returns the class path of its programs.
+fn class_path() -> Result<String> {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    if let Some(class_path) = BUILT.get() {
+        return Ok(class_path.clone());
+    }
+    let project = project_dir();
+    let mut maven = Command::new("mvn");
+    maven.current_dir(&project).args([
+        "--batch-mode",
+        "--quiet",
+        "-Dstyle.color=never",
+        "process-classes",
+    ]);
+    workspace::run(&mut maven)?;
+    let dependencies =
+        fs::read_to_string(project.join("target/classpath.txt")).context("Maven's class path")?;
+    let built = format!(
+        "{}:{}",
+        project.join("target/classes").display(),
+        dependencies.trim()
+    );
+    Ok(BUILT.get_or_init(|| built).clone())
+}
+
+fn project_dir() -> PathBuf {
+    workspace::root().join("xtask/interop/java")
+}

@@ -1,0 +1,20 @@
+//! The interop suites: the real clients, brokers and stores against the server under test.
+
+mod cluster;
+mod driver;
+mod java;
+
+use std::time::Duration;
+
+use crate::test::Suite;
+
+/// Every interop suite.
+pub fn suites() -> Vec<Suite> {
+    vec![Suite {
+        name: "java-client",
+        about: "RocketMQ's Java client against the server under test",
+        budget: Duration::from_secs(420),
+        needs: &["java", "mvn"],
+        run: java::client_suite,
+    }]
+}
