@@ -111,6 +111,9 @@ impl<I: Io> Preallocator<I> {
         let until = published.saturating_add(self.options.window);
         let mut populated_len = 0;
         self.populated = self.populated.max(published);
+        if until.saturating_sub(self.populated) < self.options.window / 4 {
+            return Ok(0);
+        }
         while self.populated < until {
             let Some((segment, attached)) = self.segment_at(self.populated) else {
                 break;

@@ -62,6 +62,7 @@ impl<I: Io> SegmentWriter<I> {
     /// As [`truncate`](Self::truncate).
     pub fn resume(&mut self, end: u64) -> Result<Truncation, QueueError> {
         let removed_count = self.cut(end)?;
+        self.queue.release();
         Ok(Truncation {
             zeroed_len: 0,
             removed_count,

@@ -281,6 +281,17 @@ impl<I: Io> SegmentQueue<I> {
         Ok(trimmed)
     }
 
+    /// Lets go of every mapping and file, except for those of a segment at whose end a writer is
+    /// appending; readers map again what they ask for. Slices that are held stay valid.
+    pub fn release(&self) {
+        for segment in self.segments().iter() {
+            if segment.attached().is_none() {
+                segment.unmap();
+            }
+        }
+        lock(&self.last_read).take();
+    }
+
     fn take_first_below(&self, offset: u64) -> Option<Arc<Segment<I>>> {
         let mut list = write(&self.list);
         let first = list.first().cloned()?;

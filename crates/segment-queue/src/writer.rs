@@ -110,34 +110,34 @@ impl<I: Io> SegmentWriter<I> {
     /// again.
     pub fn roll(&mut self) -> Result<(), QueueError> {
         self.queue.check_poison()?;
-        let last = read(&self.queue.list).last().cloned();
-        let base = last.map_or_else(|| self.queue.published(), |last| last.end());
-        let prepared = self.take_prepared(base)?;
-        if let Some(tail) = &mut self.tail {
+        let queue = Arc::clone(&self.queue);
+        // Held until the list has the new segment, so that nobody prepares the same one meanwhile.
+        let mut next = lock(&queue.next);
+        let last = read(&queue.list).last().cloned();
+        let base = last
+            .as_ref()
+            .map_or_else(|| queue.published(), |last| last.end());
+        let prepared = match std::mem::replace(&mut *next, Next::Empty) {
+            Next::Ready(prepared) if prepared.segment.base() == base => prepared,
+            other => {
+                *next = other;
+                queue.create_segment(base)?
+            }
+        };
+        if let Some(mut tail) = self.tail.take() {
             tail.appender.skip(tail.appender.remaining());
-            self.publish();
+            tail.appender.publish();
+            tail.segment.close_file();
+        } else if let Some(last) = last {
+            // A reader's mapping of it ends where the segment did so far.
+            last.unmap();
         }
-        self.queue.published.store(base, Ordering::Release);
+        queue.published.store(base, Ordering::Release);
         self.enter(prepared);
         Ok(())
     }
 
-    fn take_prepared(&self, base: u64) -> Result<Prepared<I>, QueueError> {
-        let mut next = lock(&self.queue.next);
-        match std::mem::replace(&mut *next, Next::Empty) {
-            Next::Ready(prepared) if prepared.segment.base() == base => Ok(prepared),
-            other => {
-                *next = other;
-                // With the lock held, so that nobody prepares the same file meanwhile.
-                self.queue.create_segment(base)
-            }
-        }
-    }
-
     fn enter(&mut self, prepared: Prepared<I>) {
-        if let Some(tail) = self.tail.take() {
-            tail.segment.close_file();
-        }
         let mut list = write(&self.queue.list);
         *list = list.with_last(Arc::clone(&prepared.segment));
         self.tail = Some(Tail {
@@ -175,13 +175,14 @@ impl<I: Io> SegmentWriter<I> {
         Ok(offset)
     }
 
-    /// Lets go of the segment's mapping and file until the next append, after publishing what was
-    /// appended: a queue at rest then costs neither. Readers map it again when they need it.
+    /// Publishes what was appended and lets go of all mappings and files until they are needed
+    /// again: a queue at rest then costs neither map entries nor descriptors.
     pub fn park(&mut self) {
         self.publish();
         if let Some(tail) = self.tail.take() {
-            tail.segment.unmap();
+            tail.segment.close_file();
         }
+        self.queue.release();
     }
 
     /// Ends writing: what was appended is published and synced, and a prepared segment that was
