@@ -1,0 +1,588 @@
+//! RocketMQ's configuration keys: the only place that knows them.
+//!
+//! Names and defaults: `BrokerConfig`, `MessageStoreConfig`, `NettyServerConfig`, `NamesrvConfig`
+//! and `BrokerIdentity` of RocketMQ 5.3.3 and the release after it. Keys that begin with
+//! `foliomq.` are ours; a Java broker ignores them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::properties::Entry;
+use super::{Config, ConfigError, FlushDisk, value};
+
+/// Keys of a file that had no effect; each list makes one warning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Keys of RocketMQ that nothing here reads yet.
+    pub unused: BTreeSet<String>,
+    /// Keys that nobody knows.
+    pub unknown: BTreeSet<String>,
+}
+
+impl Findings {
+    pub(super) fn apply(
+        &mut self,
+        config: &mut Config,
+        path: &Path,
+        entry: &Entry,
+    ) -> Result<(), ConfigError> {
+        if let Some(key) = USED.iter().find(|key| key.name == entry.key) {
+            (key.apply)(config, &entry.value).map_err(|allowed| ConfigError::Value {
+                origin: format!("{}, line {}", path.display(), entry.line),
+                key: entry.key.clone(),
+                value: entry.value.clone(),
+                allowed,
+            })
+        } else {
+            let known = UNUSED
+                .split_ascii_whitespace()
+                .any(|name| name == entry.key);
+            let list = if known {
+                &mut self.unused
+            } else {
+                &mut self.unknown
+            };
+            list.insert(entry.key.clone());
+            Ok(())
+        }
+    }
+}
+
+/// The effective configuration under RocketMQ's names, sorted: what request 26 answers.
+#[must_use]
+pub fn effective(config: &Config) -> Vec<(&'static str, String)> {
+    let mut pairs: Vec<_> = USED
+        .iter()
+        .map(|key| (key.name, (key.show)(config)))
+        .collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+struct Key {
+    name: &'static str,
+    apply: fn(&mut Config, &str) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+/// `key!("name", field.path, kind)`, or `kind(arguments)` for kinds with bounds.
+macro_rules! key {
+    ($name:literal, $($field:ident).+, $kind:ident $(($($bound:expr),+))?) => {
+        Key {
+            name: $name,
+            apply: |config, given| {
+                config.$($field).+ = $kind::parse(given $($(, $bound)+)?)?;
+                Ok(())
+            },
+            show: |config| $kind::show(&config.$($field).+),
+        }
+    };
+}
+
+const USED: &[Key] = &[
+    key!("brokerClusterName", identity.cluster_name, text),
+    key!("brokerName", identity.broker_name, text),
+    key!("brokerId", identity.broker_id, number(0, 0)),
+    key!("regionId", identity.region_id, text),
+    key!("brokerPermission", identity.permission, number(0, 6)),
+    key!("traceOn", identity.trace, flag),
+    key!("bindAddress", network.bind_host, text),
+    key!("listenPort", network.listen_port, number(0, 65_535)),
+    key!("brokerIP1", network.advertise_host, optional_text),
+    key!("brokerIP2", network.ha_host, optional_text),
+    key!("haListenPort", network.ha_port, number(0, 65_535)),
+    key!("namesrvAddr", network.name_servers, addresses),
+    key!("foliomq.namesrvListen", network.namesrv_listen, address),
+    key!(
+        "foliomq.maxConnections",
+        network.limits.connection_count_max,
+        number(1, 1_000_000)
+    ),
+    key!(
+        "foliomq.maxFrameBytes",
+        network.limits.frame_len_max,
+        number(65_536, 268_435_456)
+    ),
+    key!(
+        "foliomq.outboundHighWaterBytes",
+        network.limits.outbound_high_water,
+        number(65_536, 1 << 30)
+    ),
+    key!(
+        "foliomq.writeStallMillis",
+        network.limits.write_stall,
+        millis(100, 3_600_000)
+    ),
+    key!(
+        "serverChannelMaxIdleTimeSeconds",
+        network.limits.idle,
+        seconds(1, 86_400)
+    ),
+    key!(
+        "foliomq.maxHeldPullsPerConnection",
+        network.limits.held_pulls_per_connection_max,
+        number(0, 1_000_000)
+    ),
+    key!(
+        "serverSocketBacklog",
+        network.limits.backlog,
+        number(1, 65_535)
+    ),
+    key!(
+        "foliomq.workerThreads",
+        network.limits.worker_threads,
+        number(1, 256)
+    ),
+    key!("autoCreateTopicEnable", topics.auto_create, flag),
+    key!(
+        "defaultTopicQueueNums",
+        topics.default_queue_count,
+        number(1, 65_535)
+    ),
+    key!("clusterTopicEnable", topics.cluster_topic, flag),
+    key!("brokerTopicEnable", topics.broker_topic, flag),
+    key!("traceTopicEnable", topics.trace_topic, flag),
+    key!("msgTraceTopicName", topics.trace_topic_name, text),
+    key!("autoCreateSubscriptionGroup", groups.auto_create, flag),
+    key!(
+        "notifyConsumerIdsChangedEnable",
+        groups.notify_changes,
+        flag
+    ),
+    key!(
+        "channelExpiredTimeout",
+        groups.client_expiry,
+        millis(1_000, 86_400_000)
+    ),
+    key!(
+        "flushConsumerOffsetInterval",
+        groups.offset_flush_interval,
+        millis(10, 3_600_000)
+    ),
+    key!(
+        "consumerOffsetUpdateVersionStep",
+        groups.offset_version_step,
+        number(1, i64::MAX)
+    ),
+    key!(
+        "delayOffsetUpdateVersionStep",
+        groups.delay_offset_version_step,
+        number(1, i64::MAX)
+    ),
+    key!(
+        "flushDelayOffsetInterval",
+        groups.delay_offset_flush_interval,
+        millis(10, 3_600_000)
+    ),
+    key!("longPollingEnable", pull.long_polling, flag),
+    key!(
+        "shortPollingTimeMills",
+        pull.short_polling,
+        millis(1, 3_600_000)
+    ),
+    key!("litePullMessageEnable", pull.lite_pull, flag),
+    key!("rejectPullConsumerEnable", pull.reject_unknown, flag),
+    key!(
+        "maxTransferBytesOnMessageInMemory",
+        pull.bytes_max,
+        number(1, i32::MAX as i64)
+    ),
+    key!(
+        "maxTransferCountOnMessageInMemory",
+        pull.count_max,
+        number(1, 65_536)
+    ),
+    key!(
+        "defaultQueryMaxNum",
+        pull.query_count_default,
+        number(1, 65_536)
+    ),
+    key!(
+        "registerNameServerPeriod",
+        registration.period,
+        registration_period
+    ),
+    key!(
+        "registerBrokerTimeoutMills",
+        registration.timeout,
+        millis(1, 3_600_000)
+    ),
+    key!("storePathRootDir", store.root, optional_path),
+    key!("storePathCommitLog", store.commit_log_dir, optional_path),
+    key!(
+        "mappedFileSizeCommitLog",
+        store.commit_log_segment_len,
+        number(4_096, i32::MAX as i64)
+    ),
+    key!(
+        "mappedFileSizeConsumeQueue",
+        store.consume_queue_segment_len,
+        queue_segment
+    ),
+    key!(
+        "maxHashSlotNum",
+        store.index_slot_count,
+        number(1, 100_000_000)
+    ),
+    key!(
+        "maxIndexNum",
+        store.index_entry_count_max,
+        number(2, 100_000_000)
+    ),
+    key!("messageIndexEnable", store.index, flag),
+    key!("flushDiskType", store.flush_disk, flush_disk),
+    key!(
+        "flushIntervalCommitLog",
+        store.flush_interval,
+        millis(1, 3_600_000)
+    ),
+    key!(
+        "flushCommitLogLeastPages",
+        store.flush_least_pages,
+        number(0, 1_000_000)
+    ),
+    key!(
+        "flushCommitLogThoroughInterval",
+        store.flush_thorough_interval,
+        millis(1, 86_400_000)
+    ),
+    key!(
+        "syncFlushTimeout",
+        store.sync_flush_timeout,
+        millis(1, 3_600_000)
+    ),
+    key!(
+        "maxMessageSize",
+        store.body_len_max,
+        number(1, 256 * 1024 * 1024)
+    ),
+    key!("enabledAppendPropCRC", store.crc_property, flag),
+    key!("messageDelayLevel", store.delay_levels, delay_levels),
+    key!("maxMsgsNumBatch", store.query_count_max, number(1, 65_536)),
+    Key {
+        name: "brokerRole",
+        apply: |_, given| match given.trim() {
+            "ASYNC_MASTER" | "SYNC_MASTER" => Ok(()),
+            _ => Err("ASYNC_MASTER or SYNC_MASTER (there are no replicas yet)".to_owned()),
+        },
+        show: |_| "ASYNC_MASTER".to_owned(),
+    },
+    Key {
+        name: "storeType",
+        apply: |_, given| match given.trim() {
+            "default" => Ok(()),
+            _ => Err("default (the RocksDB store is not read)".to_owned()),
+        },
+        show: |_| "default".to_owned(),
+    },
+    Key {
+        name: "enableDLegerCommitLog",
+        apply: |_, given| match value::flag(given) {
+            Ok(false) => Ok(()),
+            _ => Err("false (the DLedger log has another format)".to_owned()),
+        },
+        show: |_| "false".to_owned(),
+    },
+];
+
+/// The kinds of values: `parse` reads one or says what is allowed, `show` writes it back.
+macro_rules! kind {
+    ($name:ident: $type:ty, $parse:expr, |$shown:ident: $view:ty| $show:expr) => {
+        mod $name {
+            use super::*;
+            pub(super) fn parse(given: &str) -> Result<$type, String> {
+                ($parse)(given)
+            }
+            pub(super) fn show($shown: $view) -> String {
+                $show
+            }
+        }
+    };
+}
+
+kind!(text: String, value::text, |shown: &str| shown.to_owned());
+kind!(flag: bool, value::flag, |shown: &bool| shown.to_string());
+kind!(delay_levels: Vec<Duration>, value::delay_levels, |shown: &[Duration]| {
+    value::show_delay_levels(shown)
+});
+kind!(addresses: Vec<String>, value::addresses, |shown: &[String]| shown.join(";"));
+kind!(address: String, address_text, |shown: &str| shown.to_owned());
+kind!(optional_text: Option<String>, some_text, |shown: &Option<String>| {
+    shown.clone().unwrap_or_default()
+});
+kind!(optional_path: Option<PathBuf>, path, |shown: &Option<PathBuf>| {
+    shown.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+});
+kind!(flush_disk: FlushDisk, parse_flush_disk, |shown: &FlushDisk| {
+    let name = match shown {
+        FlushDisk::Async => "ASYNC_FLUSH",
+        FlushDisk::Sync => "SYNC_FLUSH",
+    };
+    name.to_owned()
+});
+kind!(queue_segment: u64, parse_queue_segment, |shown: &u64| shown.to_string());
+kind!(registration_period: Duration, parse_period, |shown: &Duration| millis::show(shown));
+
+mod number {
+    pub(super) fn parse<T: TryFrom<i64>>(given: &str, least: i64, most: i64) -> Result<T, String> {
+        let number = super::value::whole(given, least, most)?;
+        T::try_from(number).map_err(|_| format!("a whole number from {least} to {most}"))
+    }
+    pub(super) fn show<T: ToString>(shown: &T) -> String {
+        shown.to_string()
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+    pub(super) fn parse(given: &str, least: i64, most: i64) -> Result<Duration, String> {
+        super::number::parse(given, least, most).map(Duration::from_millis)
+    }
+    pub(super) fn show(shown: &Duration) -> String {
+        shown.as_millis().to_string()
+    }
+}
+
+mod seconds {
+    use std::time::Duration;
+    pub(super) fn parse(given: &str, least: i64, most: i64) -> Result<Duration, String> {
+        super::number::parse(given, least, most).map(Duration::from_secs)
+    }
+    pub(super) fn show(shown: &Duration) -> String {
+        shown.as_secs().to_string()
+    }
+}
+
+fn path(given: &str) -> Result<Option<PathBuf>, String> {
+    let given = value::text(given)?;
+    if given.contains(',') {
+        return Err("one directory (a log over several is not there yet)".to_owned());
+    }
+    Ok(Some(PathBuf::from(given)))
+}
+
+fn address_text(given: &str) -> Result<String, String> {
+    value::host_and_port(given).map(|_| given.trim().to_owned())
+}
+
+fn some_text(given: &str) -> Result<Option<String>, String> {
+    value::text(given).map(Some)
+}
+
+/// `MessageStoreConfig.getMappedFileSizeConsumeQueue` rounds up to whole entries of 20 bytes.
+fn parse_queue_segment(given: &str) -> Result<u64, String> {
+    number::parse::<u64>(given, 20, i64::from(i32::MAX)).map(|len| len.div_ceil(20) * 20)
+}
+
+/// `BrokerController` clamps the period to 10 to 60 seconds.
+fn parse_period(given: &str) -> Result<Duration, String> {
+    let period = millis::parse(given, 1, i64::MAX)?;
+    Ok(period.clamp(Duration::from_secs(10), Duration::from_secs(60)))
+}
+
+fn parse_flush_disk(given: &str) -> Result<FlushDisk, String> {
+    match given.trim() {
+        "ASYNC_FLUSH" => Ok(FlushDisk::Async),
+        "SYNC_FLUSH" => Ok(FlushDisk::Sync),
+        _ => Err("ASYNC_FLUSH or SYNC_FLUSH".to_owned()),
+    }
+}
+
+/// Keys of RocketMQ that have no effect here (yet): one list, sorted, separated by white space.
+const UNUSED: &str = "
+accessMessageInMemoryHotRatio accessMessageInMemoryMaxRatio ackMessageThreadPoolNums
+ackThreadPoolQueueCapacity aclEnable adminBrokerThreadPoolNums
+adminBrokerThreadPoolQueueCapacity allAckInSyncStateSet allowRecallWhenBrokerNotWriteable
+appendAckAsync appendCkAsync asyncLearner asyncSendEnable authenticationEnabled
+authenticationProvider authorizationEnabled authorizationProvider autoDeleteUnusedStats
+autoMessageVersionOnTopicLen batchDispatchRequestThreadPoolNums bitMapLengthConsumeQueueExt
+bottomMostCompressionTypeForConsumeQueueStore brokerFastFailureEnable brokerHeartbeatInterval
+brokerNotActiveTimeoutMillis channelNotActiveInterval checkCRCOnRecover cleanFileForciblyEnable
+cleanResourceInterval cleanRocksDBDirtyCQIntervalMin cleanSwapedMapInterval
+clearRetryTopicWhenDeleteTopic clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout
+clientManageThreadPoolNums clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
+clientRequestThreadPoolQueueCapacity clusterTest coldDataFlowControlEnable coldDataScanEnable
+combineAssignOffsetCQType combineCQLoadingCQTypes combineCQMaxExtraSearchCommitLogFiles
+combineCQPreferCQType commercialEnable commitCommitLogLeastPages commitCommitLogThoroughInterval
+commitIntervalCommitLog commitLogForceSwapMapInterval commitLogSwapMapInterval
+commitLogSwapMapReserveFileNum compactionCqMappedFileSize compactionMappedFileSize
+compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv compressedRegister
+configBlackList configManagerVersion configStorePath connectTimeoutMillis
+consumerFallbehindThreshold consumerManageThreadPoolNums consumerManagerThreadPoolQueueCapacity
+controllerAddr correctLogicMinOffsetForceInterval correctLogicMinOffsetSleepInterval dLegerGroup
+dLegerPeers dLegerSelfId dataReadAheadEnable debugLockEnable defaultMessageRequestMode
+defaultPopShareQueueNum defaultThreadPoolNums defaultThreadPoolQueueCapacity
+deleteCommitLogFilesInterval deleteConsumeQueueFilesInterval deleteFileBatchMax
+deleteTopicWithBrokerRegistration deleteWhen destroyMapedFileIntervalForcibly
+disableConsumeIfConsumerReadSlowly disappearTimeAfterStart diskFallRecorded
+diskMaxUsedSpaceRatio diskSpaceCleanForciblyRatio diskSpaceWarningLevelRatio dispatchCqCacheNum
+dispatchCqThreads dispatchFromSenderThread duplicationEnable enableAcceleratedRecovery
+enableAllTopicList enableAsyncReput enableAutoInSyncReplicas enableBatchPush
+enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently enableCalcFilterBitMap
+enableCleanExpiredOffset enableCompaction enableConsumeQueueExt enableControllerInNamesrv
+enableControllerMode enableCreateSysGroup enableDetailStat enableLmq
+enableLogConsumeQueueRepeatedlyBuildWhenRecover enableMixedMessageType enableMultiDispatch
+enableNettyServerTls enablePopBatchAck enablePopBufferMerge enablePropertyFilter
+enableReconnectForGoAway enableRetryTopicV2 enableRocksDBLog enableRunningFlagsInFlush
+enableScheduleAsyncDeliver enableScheduleMessageStats enableShutdownGracefully
+enableSingleTopicRegister enableSkipLongAwaitingAck enableSlaveActingMaster enableSplitMetadata
+enableSplitRegistration enableTopicList endTransactionPoolQueueCapacity
+endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
+fastFailIfNoBufferInStorePool fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
+fileReservedTime filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed
+flushConsumeQueueLeastPages flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
+flushIntervalConsumeQueue flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC
+forwardTimeout haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
+haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize heartbeatThreadPoolNums
+heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser
+initPopOffsetByCheckMsgInMem innerClientAuthenticationCredentials isolateLogEnable kvConfigPath
+litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity loadBalancePollNameServerInterval
+loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
+logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
+logicalDiskSpaceCleanForciblyThreshold mappedFileSizeConsumeQueueExt mappedFileSizeTimerLog
+mappedFileSwapEnable mapperFileSizeBatchConsumeQueue maxAsyncPutMessageRequests
+maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
+maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize
+maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles maxSlaveResendLength
+maxStatsIdleTimeInMinutes maxTopicLength maxTransferBytesOnMessageInDisk
+maxTransferCountOnMessageInDisk memTableFlushIntervalMs messageIndexSafe messageStorePlugIn
+metricsExporterType metricsInDelta metricsLabel metricsPromExporterHost migrateAuthFromV1Enabled
+minInSyncReplicas needWaitForService notifyMinBrokerIdChanged offsetCheckInSlave
+orderMessageEnable osPageCacheBusyTimeOutMills popCkMaxBufferSize popCkOffsetMaxQueueSize
+popCkStayBufferTime popCkStayBufferTimeOut popConsumerKVServiceEnable popConsumerKVServiceInit
+popFromRetryProbability popPollingMapSize popPollingSize popResponseReturnActualRetryTopic
+preferredLeaderId processReplyMessageThreadPoolNums productEnvName pullBatchMaxMessageCount
+pullMessageThreadPoolNums pullThreadPoolQueueCapacity putConsumeQueueDataByFileChannel
+putMessageFutureThreadPoolNums putMessageTimeout putMsgIndexHightWater
+queryMessageThreadPoolNums queryThreadPoolQueueCapacity readOnlyCommitLogStorePaths
+readUnCommitted realTimeNotifyConsumerChange realTimePersistRocksDBConfig recallMessageEnable
+recheckReputOffsetFromCq recoverConcurrently recoverThreadPoolNums redeleteHangedFileInterval
+rejectTransactionMessage replicasPerDiskPartition replyThreadPoolQueueCapacity
+retrieveMessageFromPopRetryTopicV1 returnOrderTopicConfigToBroker reviveAckWaitMs reviveInterval
+reviveMaxSlow reviveQueueNum reviveScanTime rmqAddressServerDomain rmqAddressServerSubGroup
+rocketmqHome rocksdbCQDoubleWriteEnable rocksdbCompressionType rocksdbFlushWalFrequency
+rocksdbWalFileRollingThreshold sampleCountThreshold sampleSteps scanNotActiveBrokerInterval
+scheduleAsyncDeliverMaxPendingLimit scheduleAsyncDeliverMaxResendNum2Blocked
+searchBcqByCacheEnable sendMessageThreadPoolNums sendThreadPoolQueueCapacity
+serverAsyncSemaphoreValue serverCallbackExecutorThreads serverLoadBalancerEnable
+serverOnewaySemaphoreValue serverSelectorThreads serverSocketRcvBufSize serverSocketSndBufSize
+serverWorkerThreads shutdownWaitTimeSeconds slaveReadEnable slaveTimeout
+spinLockCollisionRetreatOptimalDegree splitMetadataSize splitRegistrationSize
+startAcceptSendRequestTimeStamp statRocksDBCQIntervalSec storePathBrokerIdentity
+storePathDLedgerCommitLog storePathEpochFile storeReplyMessageEnable subscriptionExpiredTimeout
+supportActingMaster syncFromLastFile syncMasterFlushOffsetWhenStartup timerCheckMetricsWhen
+timerColdDataCheckIntervalMs timerCongestNumEachSlot timerEnableCheckMetrics
+timerEnableDisruptor timerEnableRetryUntilSuccess timerFlushIntervalMs timerGetMessageThreadNum
+timerInterceptDelayLevel timerMaxDelaySec timerMetricSmallThreshold timerPrecisionMs
+timerProgressLogIntervalMs timerPutMessageThreadNum timerRollWindowSlot timerSkipUnknownError
+timerStopDequeue timerStopEnqueue timerWarmEnable timerWheelEnable topicQueueLockNum
+totalReplicas transactionCheckInterval transactionCheckMax transactionOpBatchInterval
+transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap transientStorePoolEnable
+transientStorePoolSize travelCqFileNumWhenGetMessage unRegisterBrokerQueueCapacity useABSLock
+useReentrantLockWhenPutMessage useServerSideResetOffset useTLS
+validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue
+waitTimeMillsInAdminBrokerQueue waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue
+waitTimeMillsInPullQueue waitTimeMillsInSendQueue waitTimeMillsInTransactionQueue
+wakeCommitWhenPutMessage wakeFlushWhenPutMessage warmMapedFileEnable writeWithoutMmap
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(text: &str) -> Result<(Config, Findings), ConfigError> {
+        let mut config = Config::new("host");
+        let findings = config.apply_file(Path::new("broker.conf"), text)?;
+        Ok((config, findings))
+    }
+
+    #[test]
+    fn no_key_is_listed_twice() {
+        let mut names: Vec<_> = UNUSED.split_ascii_whitespace().collect();
+        assert!(names.is_sorted(), "unsorted");
+        names.extend(USED.iter().map(|key| key.name));
+        let count = names.len();
+        assert_eq!(names.into_iter().collect::<BTreeSet<_>>().len(), count);
+    }
+
+    #[test]
+    fn the_configurations_of_the_golden_stores_are_accepted() {
+        let texts = [
+            include_str!("../../tests/data/golden-clean.conf"),
+            include_str!("../../tests/data/golden-killed.conf"),
+            include_str!("../../tests/data/golden-special.conf"),
+        ];
+        for text in texts {
+            let (config, findings) = apply(text).unwrap();
+            assert_eq!(findings.unknown, BTreeSet::new());
+            assert!(findings.unused.contains("timerWheelEnable"));
+            assert_eq!(config.identity.broker_name, "broker-a");
+            assert_eq!(config.network.listen_port, 10921);
+            assert_eq!(config.network.advertise_host.as_deref(), Some("127.0.0.1"));
+            assert_eq!(config.store.commit_log_segment_len, 1_048_576);
+            assert_eq!(config.store.consume_queue_segment_len, 20_000);
+            assert_eq!(config.store.index_slot_count, 1_000);
+            assert_eq!(config.store.index_entry_count_max, 4_000);
+        }
+    }
+
+    #[test]
+    fn keys_without_effect_are_found() {
+        let (_, findings) = apply("timerWheelEnable=true\nfrobnicate=1\nlistenPort=1\n").unwrap();
+        assert_eq!(Vec::from_iter(findings.unused), ["timerWheelEnable"]);
+        assert_eq!(Vec::from_iter(findings.unknown), ["frobnicate"]);
+    }
+
+    #[test]
+    fn a_bad_value_names_key_value_and_what_is_allowed() {
+        let text = apply("# x\nflushDiskType=SOMETIMES")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            text,
+            "broker.conf, line 2: flushDiskType = \"SOMETIMES\": allowed is ASYNC_FLUSH or SYNC_FLUSH"
+        );
+        for bad in [
+            "listenPort=70000",
+            "listenPort=many",
+            "autoCreateTopicEnable=yes",
+            "namesrvAddr=localhost",
+            "messageDelayLevel=1s 5x",
+            "brokerId=1",
+            "brokerRole=SLAVE",
+            "storePathCommitLog=/a,/b",
+            "brokerName=",
+        ] {
+            assert!(
+                apply(bad).unwrap_err().to_string().contains("allowed is"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_are_rounded_and_periods_clamped_as_in_java() {
+        let (config, _) =
+            apply("mappedFileSizeConsumeQueue=20001\nregisterNameServerPeriod=1").unwrap();
+        assert_eq!(config.store.consume_queue_segment_len, 20_020);
+        assert_eq!(config.registration.period, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        let mut config = Config::new("host");
+        config.network.advertise_host = Some("10.0.0.1".to_owned());
+        config.network.ha_host = Some("10.0.0.1".to_owned());
+        config.store.root = Some(PathBuf::from("/data"));
+        config.store.commit_log_dir = Some(PathBuf::from("/log"));
+        let text: String = effective(&config)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        assert_eq!(apply(&text).unwrap().0, config);
+        assert!(text.contains(
+            "messageDelayLevel=1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+        ));
+    }
+}
