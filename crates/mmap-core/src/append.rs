@@ -192,10 +192,22 @@ impl<M: RawMap> Appender<M> {
             return None;
         }
         let start = self.position;
+        let map = &self.region.map;
+        let guard = map.begin_write(start, len);
+        let mut end = start;
         for part in parts {
-            self.copy_in(part);
+            // SAFETY: (U2) the parts fit (checked above), so that `end` stays within the map.
+            let target = unsafe { map.as_ptr().add(end) };
+            // SAFETY: (U2) the target range ends within the map, which is writable (checked by
+            // `new`) and lives as long as the region. It lies at or above the published position,
+            // where no slice reaches, and `&mut self` is the only writer there is: nothing else in
+            // this process refers to it, `part` included, so that the two do not overlap.
+            unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+            end += part.len();
         }
-        Some(start..self.position)
+        drop(guard);
+        self.position = end;
+        Some(start..end)
     }
 
     /// Moves over `len` bytes that were written to the file by other means, or that stay as they
@@ -218,20 +230,6 @@ impl<M: RawMap> Appender<M> {
         self.region
             .published
             .store(self.position, Ordering::Release);
-    }
-
-    /// Copies a part that the caller has found to fit.
-    #[inline]
-    fn copy_in(&mut self, part: &[u8]) {
-        debug_assert!(part.len() <= self.remaining());
-        // SAFETY: (U2) `position <= len`, so the address stays within the map.
-        let target = unsafe { self.region.map.as_ptr().add(self.position) };
-        // SAFETY: (U2) the target range ends within the map, which is writable (checked by `new`)
-        // and lives as long as the region. It lies at or above the published position, where no
-        // slice reaches; `&mut self` is the only writer there is; so nothing else in this process
-        // refers to it, `part` included, and the two do not overlap.
-        unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
-        self.position += part.len();
     }
 }
 

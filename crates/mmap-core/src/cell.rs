@@ -78,7 +78,9 @@ impl<M: RawMap> CellRegion<M> {
     #[inline]
     pub fn store_u32(&self, position: usize, value: u32, ordering: Ordering) {
         self.check_writable();
-        self.narrow(position).store(value.to_be(), ordering);
+        let cell = self.narrow(position);
+        let _guard = self.map.begin_write(position, NARROW);
+        cell.store(value.to_be(), ordering);
     }
 
     /// The 8-byte cell at `position`.
@@ -98,7 +100,9 @@ impl<M: RawMap> CellRegion<M> {
     #[inline]
     pub fn store_u64(&self, position: usize, value: u64, ordering: Ordering) {
         self.check_writable();
-        self.wide(position).store(value.to_be(), ordering);
+        let cell = self.wide(position);
+        let _guard = self.map.begin_write(position, WIDE);
+        cell.store(value.to_be(), ordering);
     }
 
     /// Writes bytes, cell by cell (Relaxed), behind `wide_len`. Other threads may see a part: what
@@ -113,6 +117,7 @@ impl<M: RawMap> CellRegion<M> {
         let (words, rest) = bytes.as_chunks::<NARROW>();
         assert!(rest.is_empty(), "{} bytes are not whole cells", bytes.len());
         self.check_words(position, bytes.len());
+        let _guard = self.map.begin_write(position, bytes.len());
         for (index, word) in words.iter().enumerate() {
             let value = u32::from_be_bytes(*word).to_be();
             self.narrow(position + index * NARROW)

@@ -49,11 +49,15 @@ mod lock;
 mod map;
 mod os;
 pub mod replace;
+#[cfg(feature = "sim")]
+mod sim;
 
 pub use append::{AppendRegion, Appender, MapSlice};
 pub use cell::CellRegion;
 pub use error::{IoError, LockError};
 pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 pub use lock::OsLock;
-pub use map::{Advice, OsMap, RawMap, Residency};
+pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
 pub use os::{OsFile, OsIo};
+#[cfg(feature = "sim")]
+pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};

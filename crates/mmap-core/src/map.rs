@@ -34,6 +34,11 @@ use crate::io::Access;
 /// - all this holds from any thread.
 #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
 pub unsafe trait RawMap: Debug + Send + Sync + 'static {
+    /// What [`begin_write`](RawMap::begin_write) returns.
+    type WriteGuard<'a>
+    where
+        Self: 'a;
+
     /// Address of the first byte.
     fn as_ptr(&self) -> *mut u8;
 
@@ -42,6 +47,12 @@ pub unsafe trait RawMap: Debug + Send + Sync + 'static {
 
     /// Whether the bytes may be written.
     fn access(&self) -> Access;
+
+    /// Called before the bytes of a range are written through the pointer; the writing ends before
+    /// the guard is dropped. Nothing on a real device, where the kernel notices by itself; the
+    /// simulated one needs it to know its dirty pages, and to keep its own reading of the bytes
+    /// from racing with their writing.
+    fn begin_write(&self, position: usize, len: usize) -> Self::WriteGuard<'_>;
 
     /// Makes a range of the mapping durable (`msync`).
     ///
@@ -112,6 +123,10 @@ pub struct Residency {
     /// Count of those that are in memory.
     pub resident: usize,
 }
+
+/// The [`WriteGuard`](RawMap::WriteGuard) of a mapping that needs none.
+#[derive(Debug)]
+pub struct NoGuard;
 
 /// A mapping made by the kernel, shared with the file.
 ///
@@ -194,6 +209,8 @@ impl OsMap {
 // others. File pages are always initialised. Writable mappings are made with PROT_WRITE. That a
 // page can become unreadable (SIGBUS) ends the process: see docs/unsafe.md.
 unsafe impl RawMap for OsMap {
+    type WriteGuard<'a> = NoGuard;
+
     #[inline]
     fn as_ptr(&self) -> *mut u8 {
         self.raw.as_mut_ptr()
@@ -207,6 +224,11 @@ unsafe impl RawMap for OsMap {
     #[inline]
     fn access(&self) -> Access {
         self.access
+    }
+
+    #[inline]
+    fn begin_write(&self, _position: usize, _len: usize) -> NoGuard {
+        NoGuard
     }
 
     fn sync_range(&self, position: usize, len: usize) -> Result<(), IoError> {

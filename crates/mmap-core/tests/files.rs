@@ -1,5 +1,6 @@
 //! `OsIo` on real files.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![allow(clippy::print_stderr, reason = "skips are loud")]
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;

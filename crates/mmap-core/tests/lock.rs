@@ -1,5 +1,6 @@
 //! The lock of a store directory, against locks of every other kind.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![allow(clippy::print_stderr, reason = "skips are loud")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

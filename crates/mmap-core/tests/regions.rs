@@ -110,13 +110,13 @@ fn cells_that_do_not_exist_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let cells = CellRegion::new(new_map(&dir.path().join("f"), 40), 32);
     let refused: [&(dyn Fn() + std::panic::RefUnwindSafe); 9] = [
-        &|| drop(cells.load_u64(32, Ordering::Relaxed)),
-        &|| drop(cells.load_u64(4, Ordering::Relaxed)),
-        &|| drop(cells.load_u64(usize::MAX - 7, Ordering::Relaxed)),
-        &|| drop(cells.load_u32(28, Ordering::Relaxed)),
-        &|| drop(cells.load_u32(34, Ordering::Relaxed)),
-        &|| drop(cells.load_u32(40, Ordering::Relaxed)),
-        &|| drop(cells.load_u32(usize::MAX - 3, Ordering::Relaxed)),
+        &|| _ = cells.load_u64(32, Ordering::Relaxed),
+        &|| _ = cells.load_u64(4, Ordering::Relaxed),
+        &|| _ = cells.load_u64(usize::MAX - 7, Ordering::Relaxed),
+        &|| _ = cells.load_u32(28, Ordering::Relaxed),
+        &|| _ = cells.load_u32(34, Ordering::Relaxed),
+        &|| _ = cells.load_u32(40, Ordering::Relaxed),
+        &|| _ = cells.load_u32(usize::MAX - 3, Ordering::Relaxed),
         &|| cells.write_words(36, &[0; 8]),
         &|| cells.copy_out(36, &mut [0; 3]),
     ];

@@ -1,0 +1,93 @@
+//! Which operations of the simulated device fail, and where its randomness comes from.
+
+use std::io;
+
+/// A small generator (SplitMix64): the same seed gives the same numbers on every machine.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `most`, both included.
+    pub(super) fn up_to(&mut self, most: usize) -> usize {
+        (self.next() % (most as u64 + 1)) as usize
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+}
+
+/// The operations that will fail.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    rules: Vec<Rule>,
+    /// How many operations were asked for, failed ones included.
+    pub(super) operation_count: u64,
+}
+
+#[derive(Debug)]
+struct Rule {
+    /// Name of an operation, or `*` for all.
+    op: String,
+    /// How many more of them succeed.
+    spared: u64,
+    kind: io::ErrorKind,
+    span: Span,
+}
+
+/// How often a rule strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    Once,
+    Forever,
+}
+
+impl Faults {
+    /// Lets the `nth` (from 1) operation `op` from now on fail.
+    pub(super) fn add(&mut self, op: &str, nth: u64, kind: io::ErrorKind, span: Span) {
+        assert!(nth > 0, "operations are counted from 1");
+        self.rules.push(Rule {
+            op: op.to_owned(),
+            spared: nth - 1,
+            kind,
+            span,
+        });
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.rules.clear();
+    }
+
+    /// Counts an operation; an error if it is to fail.
+    pub(super) fn check(&mut self, op: &str) -> Result<(), io::Error> {
+        self.operation_count += 1;
+        let mut struck = None;
+        self.rules.retain_mut(|rule| {
+            if rule.op != "*" && rule.op != op {
+                return true;
+            }
+            if rule.spared > 0 {
+                rule.spared -= 1;
+                return true;
+            }
+            struck.get_or_insert(rule.kind);
+            rule.span == Span::Forever
+        });
+        match struck {
+            Some(kind) => Err(io::Error::new(kind, "injected by the simulated device")),
+            None => Ok(()),
+        }
+    }
+}
