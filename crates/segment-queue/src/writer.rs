@@ -76,6 +76,17 @@ impl<I: Io> SegmentWriter<I> {
         }
     }
 
+    /// Allocates the blocks of the next `len` bytes of the segment, in whole steps; returns the
+    /// offset up to which nothing more has to be allocated. For owners that hand out offsets
+    /// before they write.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn reserve(&mut self, len: u64) -> Result<u64, AppendError> {
+        let tail = self.tail_with_room(len)?;
+        Ok(tail.segment.base() + tail.ready)
+    }
+
     /// Lets readers see everything appended so far.
     #[inline]
     pub fn publish(&mut self) {
