@@ -1,0 +1,303 @@
+//! Appending: stamps, room, and the one copy of a record's bytes, all under the append lock.
+//!
+//! Two paths behind one interface. *Mapped* (async flush): the record is copied straight into
+//! the mapped segment and published. *Gathered* (sync flush): it is copied into a buffer that
+//! the group commit writes, syncs and publishes; see [`crate::gather`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use message::{PreparedRecord, Stamp, blank_record};
+use mmap_core::Io;
+use segment_queue::{QueueError, SegmentWriter};
+
+use crate::core::{Core, StateGuard};
+use crate::cursor::QueueCursor;
+use crate::durability::PutTicket;
+use crate::error::{AppendError, Failure};
+use crate::gather::Gathered;
+
+/// Bytes that are kept free for the blank record at the end of a segment
+/// (RocketMQ 5.3.3 `CommitLog.END_FILE_MIN_BLANK_LENGTH`).
+pub(crate) const BLANK_LEN: u64 = 8;
+
+/// One record in the log.
+#[derive(Debug)]
+pub struct Appended {
+    /// Where the record starts.
+    pub physical_offset: u64,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Its place in its topic-queue; 0 for prepared and rolled-back messages, which take none.
+    pub queue_offset: i64,
+    /// The store time it was stamped with.
+    pub store_timestamp_ms: i64,
+    /// Resolves when the flush policy is met.
+    pub ticket: PutTicket,
+}
+
+/// The records of one batch in the log: one after the other, in one segment.
+#[derive(Debug)]
+pub struct AppendedBatch {
+    /// Where the first record starts; each other one starts where its predecessor ends.
+    pub physical_offset: u64,
+    /// The length of all together in bytes.
+    pub len: u64,
+    /// The place of the first record in the topic-queue; the others follow.
+    pub queue_offset: i64,
+    /// How many records.
+    pub count: usize,
+    /// The store time that all were stamped with.
+    pub store_timestamp_ms: i64,
+    /// Resolves when the flush policy is met for all of them.
+    pub ticket: PutTicket,
+}
+
+/// What the append lock guards.
+#[derive(Debug)]
+pub(crate) struct AppendState<I: Io> {
+    pub(crate) path: AppendPath<I>,
+    /// The store time of the last record: the next one gets no smaller one.
+    pub(crate) last_store_ms: i64,
+    /// No record is let in any more.
+    pub(crate) is_closed: bool,
+}
+
+/// Where the bytes of a record go first.
+#[derive(Debug)]
+pub(crate) enum AppendPath<I: Io> {
+    /// Into the mapped segment.
+    Mapped(Mapped<I>),
+    /// Into the group that is synced next. The group commit owns the segment writer.
+    Gathered(Gathered),
+    /// Nowhere any more.
+    Closed,
+}
+
+/// The segment writer, and what of it every append asks for.
+#[derive(Debug)]
+pub(crate) struct Mapped<I: Io> {
+    writer: SegmentWriter<I>,
+    /// The end of the current segment.
+    segment_end: u64,
+}
+
+impl<I: Io> Mapped<I> {
+    pub(crate) fn new(writer: SegmentWriter<I>) -> Self {
+        let segment_end = writer.position() + writer.remaining();
+        Self {
+            writer,
+            segment_end,
+        }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.writer.position()
+    }
+
+    pub(crate) fn into_writer(self) -> SegmentWriter<I> {
+        self.writer
+    }
+
+    /// The offset for `len` bytes, in the next segment if this one has no room for them.
+    fn make_room(&mut self, len: u64) -> Result<u64, QueueError> {
+        if self.position() + len + BLANK_LEN > self.segment_end {
+            end_segment(&mut self.writer)?;
+            self.writer.roll()?;
+            self.segment_end = self.writer.position() + self.writer.remaining();
+        }
+        Ok(self.position())
+    }
+
+    fn write(&mut self, parts: &[&[u8]]) -> Result<(), QueueError> {
+        self.writer.append(parts).map_err(queue_error)?;
+        self.writer.publish();
+        Ok(())
+    }
+}
+
+impl<I: Io> Core<I> {
+    pub(crate) fn append(
+        &self,
+        record: &mut PreparedRecord<'_>,
+        queue: &QueueCursor,
+    ) -> Result<Appended, AppendError> {
+        let len = record.len() as u64;
+        let (mut state, physical_offset) = self.room_for(len)?;
+        let queue_offset = queue.next();
+        let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
+        let physical = physical_offset.cast_signed();
+        record.stamp(Stamp {
+            queue_offset,
+            physical_offset: physical,
+            store_timestamp_ms,
+        });
+        self.write(&mut state, &record.parts())?;
+        state.last_store_ms = store_timestamp_ms;
+        let takes_queue_offset = record.sys_flag().transaction().takes_queue_offset();
+        queue.advance(usize::from(takes_queue_offset));
+        drop(state);
+        Ok(Appended {
+            physical_offset,
+            len: len as u32,
+            queue_offset: if takes_queue_offset { queue_offset } else { 0 },
+            store_timestamp_ms,
+            ticket: self.announce(physical_offset + len),
+        })
+    }
+
+    pub(crate) fn append_batch(
+        &self,
+        records: &mut [PreparedRecord<'_>],
+        queue: &QueueCursor,
+    ) -> Result<AppendedBatch, AppendError> {
+        if records.is_empty() {
+            return Err(AppendError::EmptyBatch);
+        }
+        let len = records.iter().map(|record| record.len() as u64).sum();
+        let (mut state, physical_offset) = self.room_for(len)?;
+        let queue_offset = queue.next();
+        let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
+        let mut next = Stamp {
+            queue_offset,
+            physical_offset: physical_offset.cast_signed(),
+            store_timestamp_ms,
+        };
+        for record in records.iter_mut() {
+            record.stamp(next);
+            next.queue_offset += 1;
+            next.physical_offset += record.len() as i64;
+        }
+        // One write, so that a batch is never there in part.
+        let parts: Vec<&[u8]> = records.iter().flat_map(|record| record.parts()).collect();
+        self.write(&mut state, &parts)?;
+        state.last_store_ms = store_timestamp_ms;
+        queue.advance(records.len());
+        drop(state);
+        Ok(AppendedBatch {
+            physical_offset,
+            len,
+            queue_offset,
+            count: records.len(),
+            store_timestamp_ms,
+            ticket: self.announce(physical_offset + len),
+        })
+    }
+
+    /// Takes the append lock and finds room for `len` bytes in one segment, rolling to the next
+    /// one where needed. Returns the offset at which they will stand.
+    fn room_for(&self, len: u64) -> Result<(StateGuard<'_, I>, u64), AppendError> {
+        let segment_len = self.options.segment_len;
+        // RocketMQ 5.3.3 answers PUT_OK here, stores nothing and spends a segment.
+        if len + BLANK_LEN > segment_len {
+            return Err(AppendError::TooLarge { len, segment_len });
+        }
+        let mut state = self.lock_state()?;
+        self.check_open(&state)?;
+        match &mut state.path {
+            AppendPath::Mapped(mapped) => {
+                let offset = mapped
+                    .make_room(len)
+                    .map_err(|error| self.append_error(error))?;
+                Ok((state, offset))
+            }
+            AppendPath::Gathered(_) => self.gathered_room_for(state, len),
+            AppendPath::Closed => Err(AppendError::Closed),
+        }
+    }
+
+    /// Whether records are let in at all.
+    pub(crate) fn check_open(&self, state: &AppendState<I>) -> Result<(), AppendError> {
+        match self.durability.failure() {
+            Some(failure) => Err(AppendError::Failed(failure.clone())),
+            None if state.is_closed => Err(AppendError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies the parts to the end of the log.
+    fn write(&self, state: &mut AppendState<I>, parts: &[&[u8]]) -> Result<(), AppendError> {
+        match &mut state.path {
+            AppendPath::Mapped(mapped) => mapped
+                .write(parts)
+                .map_err(|error| self.append_error(error)),
+            AppendPath::Gathered(gathered) => {
+                gathered.push(parts);
+                self.has_work.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            AppendPath::Closed => Err(AppendError::Closed),
+        }
+    }
+
+    /// Tells who waits that the log has grown to `end`, and makes the ticket.
+    fn announce(&self, end: u64) -> PutTicket {
+        self.prepare_if_due(end);
+        match self.sync_timeout {
+            None => {
+                self.arrivals.notify();
+                PutTicket::met(self.durability.flushed())
+            }
+            Some(timeout) => {
+                let deadline = self.clock.monotonic().saturating_add(timeout);
+                self.work.notify();
+                self.durability.ticket(end, deadline)
+            }
+        }
+    }
+
+    /// Sorts an error of the segments by what the caller can do about it.
+    pub(crate) fn append_error(&self, error: QueueError) -> AppendError {
+        match error {
+            QueueError::Full { .. } => AppendError::Full {
+                dir: self.options.dir.clone(),
+                source: Arc::new(error),
+            },
+            error if self.queue.is_poisoned() => {
+                let failure = Failure::new(error);
+                self.fail(failure.clone());
+                AppendError::Failed(failure)
+            }
+            error => AppendError::Segments(Arc::new(error)),
+        }
+    }
+}
+
+impl<I: Io> AppendState<I> {
+    /// The store time of a record appended at `now_ms`: never before its predecessor's, because
+    /// time search, expiry and recovery read the log as ordered by time.
+    fn stamp_time(&self, now_ms: i64) -> i64 {
+        now_ms.max(self.last_store_ms)
+    }
+}
+
+/// Ends a segment with a blank record, if there is a segment and it has not been ended.
+pub(crate) fn end_segment<I: Io>(writer: &mut SegmentWriter<I>) -> Result<(), QueueError> {
+    let remaining = writer.remaining();
+    if remaining == 0 {
+        return Ok(());
+    }
+    // A segment is at most 2 GiB long (`CommitLogOptions::validate`).
+    let blank = blank_record(u32::try_from(remaining).unwrap_or(u32::MAX));
+    // Appends leave room for a blank record, but another writer's log may end closer to the end
+    // than that: zeros end a segment as well.
+    let blank: &[u8] = if remaining < BLANK_LEN { &[] } else { &blank };
+    writer.fill_to_end(blank).map_err(queue_error)?;
+    writer.publish();
+    Ok(())
+}
+
+/// The error of an append for which there was room.
+pub(crate) fn queue_error(error: segment_queue::AppendError) -> QueueError {
+    match error {
+        segment_queue::AppendError::Queue(error) => error,
+        // Room was looked for under the same lock: to get here is a bug, which must not pass for
+        // a stored record.
+        error => {
+            debug_assert!(false, "no room after all: {error}");
+            QueueError::Options {
+                what: "segment_len does not agree with the segments",
+            }
+        }
+    }
+}

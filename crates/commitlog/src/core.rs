@@ -1,0 +1,275 @@
+//! What all handles and services of one log share, and the order of its locks.
+//!
+//! Locks, in the order in which they may be taken: `flusher` (held across I/O, by services and
+//! by `flush_now`), `state` (the append lock: never held across a sync), the list of waiters in
+//! [`Durability`]. Visitors, wakers and listeners are called without any of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mmap_core::Io;
+use segment_queue::{PreallocateOptions, Preallocator, SegmentQueue, SegmentWriter};
+
+use crate::append::{AppendPath, AppendState, Mapped};
+use crate::clock::Clock;
+use crate::durability::Durability;
+use crate::error::{AppendError, Failure, LogError};
+use crate::event::EventCount;
+use crate::flush::{Flusher, TimedFlush};
+use crate::gather::{Gathered, GroupCommit};
+use crate::options::{CommitLogOptions, FlushMode};
+use crate::service::Next;
+
+/// The preallocator is woken each time the log has grown by this much: 8 MiB, a quarter of the
+/// window that it keeps ahead.
+const PREPARE_STRIDE_MAX: u64 = 8 << 20;
+
+pub(crate) type StateGuard<'a, I> = MutexGuard<'a, AppendState<I>>;
+
+#[derive(Debug)]
+pub(crate) struct Core<I: Io> {
+    pub(crate) options: CommitLogOptions,
+    /// The timeout of sync mode; `None` in async mode.
+    pub(crate) sync_timeout: Option<Duration>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue: Arc<SegmentQueue<I>>,
+    pub(crate) durability: Arc<Durability>,
+    /// Rung when [`Core::visible`] has moved.
+    pub(crate) arrivals: EventCount,
+    /// Rung when the flush service has something to do.
+    pub(crate) work: EventCount,
+    // Whether bytes or a request wait for the group commit. Written under the append lock, which
+    // orders it; read without it as the condition of `work`, whose fences make that enough.
+    pub(crate) has_work: AtomicBool,
+    /// Rung when the log has grown so far that the next blocks should be prepared.
+    pub(crate) growth: EventCount,
+    // An append that ends at or behind this offset rings `growth`. Written by that append and
+    // by nobody else; a lost race rings once more or a little later. Relaxed.
+    prepare_at: AtomicU64,
+    // Whether `growth` was rung since the last look. Written by appends, taken by the service.
+    is_prepare_due: AtomicBool,
+    preallocator: Mutex<Preallocator<I>>,
+    /// Rung when appenders that wait for room shall look again.
+    pub(crate) room: Condvar,
+    /// The append lock.
+    state: Mutex<AppendState<I>>,
+    flusher: Mutex<Flusher<I>>,
+    // How many sets of service threads run. Written by `LogServices`; read by appends that have
+    // to wait, which step the service themselves when there is none. A hint: Relaxed.
+    thread_sets: AtomicUsize,
+}
+
+impl<I: Io> Core<I> {
+    /// A log that goes on where `writer` stands. Everything below is synced.
+    pub(crate) fn new(
+        options: CommitLogOptions,
+        clock: Arc<dyn Clock>,
+        queue: Arc<SegmentQueue<I>>,
+        writer: SegmentWriter<I>,
+        last_store_ms: i64,
+    ) -> Self {
+        let durability = Durability::new(queue.flushed(), clock.clone());
+        let now = clock.monotonic();
+        let (sync_timeout, path, flusher) = match options.flush {
+            FlushMode::Async {
+                interval,
+                least_pages,
+                thorough_interval,
+            } => {
+                let timed = TimedFlush::new(interval, least_pages, thorough_interval, now);
+                (
+                    None,
+                    AppendPath::Mapped(Mapped::new(writer)),
+                    Flusher::Timed(timed),
+                )
+            }
+            FlushMode::Sync { timeout } => {
+                let gathered = Gathered::new(&writer);
+                let commit = GroupCommit::new(writer);
+                (
+                    Some(timeout),
+                    AppendPath::Gathered(gathered),
+                    Flusher::Group(commit),
+                )
+            }
+        };
+        let mut ahead = PreallocateOptions::for_segment_len(options.segment_len);
+        if sync_timeout.is_some() {
+            // Nothing is written through the mapping: its pages need not be there.
+            ahead.window = 0;
+        }
+        Self {
+            preallocator: Mutex::new(Preallocator::new(queue.clone(), ahead)),
+            options,
+            sync_timeout,
+            clock,
+            queue,
+            durability,
+            arrivals: EventCount::default(),
+            work: EventCount::default(),
+            has_work: AtomicBool::new(false),
+            growth: EventCount::default(),
+            prepare_at: AtomicU64::new(0),
+            is_prepare_due: AtomicBool::new(false),
+            room: Condvar::new(),
+            state: Mutex::new(AppendState {
+                path,
+                last_store_ms,
+                is_closed: false,
+            }),
+            flusher: Mutex::new(flusher),
+            thread_sets: AtomicUsize::new(0),
+        }
+    }
+
+    /// What readers and dispatch may see: the least of published and, in sync mode or after a
+    /// failed sync, flushed.
+    pub(crate) fn visible(&self) -> u64 {
+        if self.sync_timeout.is_some() || self.durability.failure().is_some() {
+            self.durability.flushed()
+        } else {
+            self.queue.published()
+        }
+    }
+
+    /// The end of the log, whether readers may see it or not.
+    pub(crate) fn max_offset(&self) -> u64 {
+        match self.lock_state() {
+            Ok(state) => match &state.path {
+                AppendPath::Mapped(mapped) => mapped.position(),
+                AppendPath::Gathered(gathered) => gathered.position(),
+                AppendPath::Closed => self.queue.published(),
+            },
+            Err(_) => self.queue.published(),
+        }
+    }
+
+    /// Takes the append lock. A panic of another holder may have left a record half written
+    /// behind the published position: the log ends for writers.
+    pub(crate) fn lock_state(&self) -> Result<StateGuard<'_, I>, AppendError> {
+        self.state
+            .lock()
+            .map_err(|_| AppendError::Failed(self.fail(Failure::panicked())))
+    }
+
+    /// As [`Core::lock_state`], for the services.
+    pub(crate) fn lock_state_or_fail(&self) -> Result<StateGuard<'_, I>, Failure> {
+        self.state.lock().map_err(|_| Failure::panicked())
+    }
+
+    /// Gives the append lock back until the group commit has made room, for at most `pause`.
+    pub(crate) fn wait_room<'a>(
+        &'a self,
+        state: StateGuard<'a, I>,
+        pause: Duration,
+    ) -> Result<StateGuard<'a, I>, AppendError> {
+        match self.room.wait_timeout(state, pause) {
+            Ok((state, _)) => Ok(state),
+            Err(_) => Err(AppendError::Failed(self.fail(Failure::panicked()))),
+        }
+    }
+
+    /// One step of the flush service, on whichever thread.
+    pub(crate) fn step_flush(&self) -> Next {
+        self.lock_flusher().step(self)
+    }
+
+    /// Wakes the tickets whose deadline has passed.
+    pub(crate) fn step_deadlines(&self) -> Next {
+        let now = self.clock.monotonic();
+        match self.durability.expire(now) {
+            Some(deadline) => Next::After(deadline.saturating_sub(now)),
+            None => Next::OnWake,
+        }
+    }
+
+    /// Everything appended so far is synced, on this thread.
+    pub(crate) fn flush_all(&self) -> Result<u64, LogError> {
+        self.lock_flusher().flush_all(self)
+    }
+
+    /// Refuses appends from now on, syncs everything and lets go of the files.
+    pub(crate) fn close(&self) -> Result<u64, LogError> {
+        let mut flusher = self.lock_flusher();
+        self.lock_state_or_fail()?.is_closed = true;
+        if let Err(error) = flusher.flush_all(self) {
+            // What waits for space can still be flushed later.
+            self.lock_state_or_fail()?.is_closed = false;
+            return Err(error);
+        }
+        let path = {
+            let mut state = self.lock_state_or_fail()?;
+            std::mem::replace(&mut state.path, AppendPath::Closed)
+        };
+        match (path, std::mem::replace(&mut *flusher, Flusher::Closed)) {
+            (AppendPath::Mapped(mapped), _) => mapped.into_writer().close()?,
+            (_, Flusher::Group(group)) => group.into_writer().close()?,
+            _ => {}
+        }
+        Ok(self.durability.flushed())
+    }
+
+    /// Rings for the preallocator once per stride of growth.
+    pub(crate) fn prepare_if_due(&self, end: u64) {
+        if end >= self.prepare_at.load(Ordering::Relaxed) {
+            let stride = PREPARE_STRIDE_MAX.min(self.options.segment_len / 8);
+            self.prepare_at.store(end + stride, Ordering::Relaxed);
+            self.is_prepare_due.store(true, Ordering::Relaxed);
+            self.growth.notify();
+        }
+    }
+
+    pub(crate) fn is_prepare_due(&self) -> bool {
+        self.is_prepare_due.load(Ordering::Relaxed)
+    }
+
+    /// One step of the preallocation of what comes next, on whichever thread.
+    pub(crate) fn step_prepare(&self) -> Next {
+        self.is_prepare_due.store(false, Ordering::Relaxed);
+        let mut preallocator = self
+            .preallocator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A full disk and the like are found again, and reported, by the append that needs the
+        // space. Nothing is lost by that but time.
+        let _ = preallocator.step();
+        Next::OnWake
+    }
+
+    /// Moves the flushed watermark after a successful sync, and tells everybody.
+    pub(crate) fn advance(&self, flushed: u64) {
+        self.durability.advance(flushed);
+        if self.sync_timeout.is_some() {
+            self.arrivals.notify();
+        }
+    }
+
+    /// Ends the log for writers, for the first reason given; returns that one.
+    pub(crate) fn fail(&self, failure: Failure) -> Failure {
+        self.durability.fail(failure.clone());
+        self.room.notify_all();
+        self.arrivals.notify();
+        self.durability.failure().cloned().unwrap_or(failure)
+    }
+
+    pub(crate) fn has_threads(&self) -> bool {
+        self.thread_sets.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn threads_started(&self) {
+        self.thread_sets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn threads_stopped(&self) {
+        self.thread_sets.fetch_sub(1, Ordering::Relaxed);
+        // Who waits for them has to help itself from now on.
+        self.room.notify_all();
+    }
+
+    fn lock_flusher(&self) -> MutexGuard<'_, Flusher<I>> {
+        // A panic in a step has poisoned the append lock or left the flusher between two whole
+        // steps; in both cases the next step finds out by itself.
+        self.flusher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,433 @@
+//! Durability is a number that advances: the flushed watermark, and those who wait for it.
+//!
+//! A [`PutTicket`] is a target offset and a look at the watermark. Whoever has to wait puts a
+//! waker into a list ordered by target; the flush service takes the front of the list when it
+//! has moved the watermark. Tickets that are met already cost one load and no allocation.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{Failure, FlushError};
+
+/// What a ticket resolves to when the flush policy is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The log was synced up to here at that moment. In sync mode this covers the record; in
+    /// async mode the policy asks for nothing, and the record may still lie above it.
+    pub flushed: u64,
+}
+
+/// The claim of one append on the flush policy: resolves once its bytes are as durable as the
+/// mode promises.
+///
+/// It is a `Future` for any executor, and [`PutTicket::wait`] for threads. Dropping it gives up
+/// the claim and nothing else: the record stays in the log.
+#[derive(Debug)]
+#[must_use = "in sync mode the record is not durable before its ticket resolves"]
+pub struct PutTicket {
+    claim: Claim,
+}
+
+#[derive(Debug)]
+enum Claim {
+    /// Async mode asks for nothing: no reference is counted for such a ticket.
+    Met(Durable),
+    Open(OpenClaim),
+}
+
+#[derive(Debug)]
+struct OpenClaim {
+    durability: Arc<Durability>,
+    /// The log must be flushed up to here.
+    target: u64,
+    /// On the clock's monotonic time.
+    deadline: Duration,
+    /// Its place in the list of waiters, once it has one.
+    waiter: Option<WaiterId>,
+}
+
+impl PutTicket {
+    /// A ticket with nothing to wait for.
+    pub(crate) fn met(flushed: u64) -> Self {
+        Self {
+            claim: Claim::Met(Durable { flushed }),
+        }
+    }
+
+    /// The outcome, if there is one already.
+    pub fn try_ready(&self) -> Option<Result<Durable, FlushError>> {
+        match &self.claim {
+            Claim::Met(durable) => Some(Ok(*durable)),
+            Claim::Open(claim) => claim.try_ready(),
+        }
+    }
+
+    /// Blocks the thread until the ticket resolves.
+    ///
+    /// Somebody has to move the watermark meanwhile: the service threads of the log, or another
+    /// thread that steps its services.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError::Timeout`] after the mode's timeout, [`FlushError::Failed`] when a sync
+    /// failed.
+    pub fn wait(self) -> Result<Durable, FlushError> {
+        let mut claim = match self.claim {
+            Claim::Met(durable) => return Ok(durable),
+            Claim::Open(claim) => claim,
+        };
+        loop {
+            if let Some(outcome) = claim.try_ready() {
+                return outcome;
+            }
+            if claim.register(|| Wakeup::Thread(std::thread::current())) {
+                let now = claim.durability.clock.monotonic();
+                std::thread::park_timeout(claim.deadline.saturating_sub(now));
+            }
+        }
+    }
+}
+
+impl Future for PutTicket {
+    type Output = Result<Durable, FlushError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let claim = match &mut self.claim {
+            Claim::Met(durable) => return Poll::Ready(Ok(*durable)),
+            Claim::Open(claim) => claim,
+        };
+        loop {
+            if let Some(outcome) = claim.try_ready() {
+                return Poll::Ready(outcome);
+            }
+            if claim.register(|| Wakeup::Task(context.waker().clone())) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl OpenClaim {
+    fn try_ready(&self) -> Option<Result<Durable, FlushError>> {
+        let flushed = self.durability.flushed();
+        if flushed >= self.target {
+            return Some(Ok(Durable { flushed }));
+        }
+        if let Some(failure) = self.durability.failure() {
+            return Some(Err(FlushError::Failed(failure.clone())));
+        }
+        if self.durability.clock.monotonic() >= self.deadline {
+            return Some(Err(FlushError::Timeout {
+                target: self.target,
+                flushed,
+            }));
+        }
+        None
+    }
+
+    /// Enters the list of waiters, or renews the entry. False when there is nothing left to wait
+    /// for.
+    fn register(&mut self, wakeup: impl FnOnce() -> Wakeup) -> bool {
+        let mut waiters = self.durability.lock_waiters();
+        // Under the lock: `advance` and `fail` set their state before they take it.
+        if self.durability.flushed() >= self.target || self.durability.failure().is_some() {
+            return false;
+        }
+        let id = self.waiter.unwrap_or_else(|| {
+            waiters.last_ordinal += 1;
+            WaiterId {
+                target: self.target,
+                ordinal: waiters.last_ordinal,
+            }
+        });
+        self.waiter = Some(id);
+        waiters.put(Waiter {
+            id,
+            deadline: self.deadline,
+            wakeup: wakeup(),
+        });
+        true
+    }
+}
+
+impl Drop for OpenClaim {
+    fn drop(&mut self) {
+        if let Some(id) = self.waiter {
+            self.durability.lock_waiters().remove(id);
+        }
+    }
+}
+
+/// The flushed watermark of one log, its end by failure, and the list of waiters.
+#[derive(Debug)]
+pub(crate) struct Durability {
+    // Written (Release) by the flush service after a successful sync, or by recovery before the
+    // log serves. Read (Acquire) by tickets and readers: everything below it is on the device.
+    flushed: AtomicU64,
+    failure: OnceLock<Failure>,
+    waiters: Mutex<Waiters>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Durability {
+    pub(crate) fn new(flushed: u64, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            flushed: AtomicU64::new(flushed),
+            failure: OnceLock::new(),
+            waiters: Mutex::default(),
+            clock,
+        })
+    }
+
+    /// Everything below this offset was synced.
+    pub(crate) fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// The first failed sync, which ended the log for writers.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    /// A ticket that resolves when the log is flushed up to `target`, or at `deadline`.
+    pub(crate) fn ticket(self: &Arc<Self>, target: u64, deadline: Duration) -> PutTicket {
+        let durability = self.clone();
+        PutTicket {
+            claim: Claim::Open(OpenClaim {
+                durability,
+                target,
+                deadline,
+                waiter: None,
+            }),
+        }
+    }
+
+    /// Moves the watermark up to `flushed` and wakes those whose target it reached.
+    pub(crate) fn advance(&self, flushed: u64) {
+        self.flushed.fetch_max(flushed, Ordering::Release);
+        self.wake(|waiter| waiter.id.target <= flushed);
+    }
+
+    /// Ends the log for writers: every ticket above the watermark resolves to an error. The
+    /// first failure stays.
+    pub(crate) fn fail(&self, failure: Failure) {
+        // A second failure tells nothing that the first did not.
+        let _ = self.failure.set(failure);
+        self.wake(|_| true);
+    }
+
+    /// Wakes the waiters whose deadline has passed and tells the next one.
+    pub(crate) fn expire(&self, now: Duration) -> Option<Duration> {
+        // Targets ascend with time and the timeout is one for all, so deadlines ascend too.
+        self.wake(|waiter| waiter.deadline <= now);
+        self.lock_waiters()
+            .list
+            .front()
+            .map(|waiter| waiter.deadline)
+    }
+
+    fn wake(&self, mut is_due: impl FnMut(&Waiter) -> bool) {
+        // In portions, and without the lock: a waker may run anything, a poll of its ticket
+        // included, and the list may be long.
+        loop {
+            let mut due: [Option<Wakeup>; 32] = [const { None }; 32];
+            let mut is_last = false;
+            {
+                let mut waiters = self.lock_waiters();
+                for slot in &mut due {
+                    if !waiters.list.front().is_some_and(&mut is_due) {
+                        is_last = true;
+                        break;
+                    }
+                    *slot = waiters.list.pop_front().map(|waiter| waiter.wakeup);
+                }
+            }
+            due.into_iter().flatten().for_each(Wakeup::wake);
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn lock_waiters(&self) -> MutexGuard<'_, Waiters> {
+        // Each method leaves the list whole before it calls out, so a panic harms nothing.
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Orders waiters by target; the ordinal tells those of one target apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct WaiterId {
+    target: u64,
+    ordinal: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: WaiterId,
+    deadline: Duration,
+    wakeup: Wakeup,
+}
+
+#[derive(Debug)]
+enum Wakeup {
+    Task(Waker),
+    Thread(Thread),
+}
+
+impl Wakeup {
+    fn wake(self) {
+        match self {
+            Self::Task(waker) => waker.wake(),
+            Self::Thread(thread) => thread.unpark(),
+        }
+    }
+}
+
+/// The list of waiters, ascending by id. It is as long as there are tickets waited for, which
+/// the bound on pending bytes bounds.
+#[derive(Debug, Default)]
+struct Waiters {
+    list: VecDeque<Waiter>,
+    last_ordinal: u64,
+}
+
+impl Waiters {
+    fn put(&mut self, waiter: Waiter) {
+        let found = self.list.binary_search_by_key(&waiter.id, |other| other.id);
+        if let Ok(index) = found {
+            self.list.remove(index);
+        }
+        let (Ok(index) | Err(index)) = found;
+        self.list.insert(index, waiter);
+    }
+
+    fn remove(&mut self, id: WaiterId) {
+        if let Ok(index) = self.list.binary_search_by_key(&id, |waiter| waiter.id) {
+            self.list.remove(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    const FAR: Duration = Duration::from_secs(3_600);
+
+    fn durability() -> Arc<Durability> {
+        Durability::new(0, Arc::new(SystemClock::new()))
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_met_ticket_is_ready_at_once() {
+        let durability = durability();
+        durability.advance(10);
+        let ticket = durability.ticket(10, Duration::ZERO);
+        assert_eq!(
+            ticket.try_ready().unwrap().unwrap(),
+            Durable { flushed: 10 }
+        );
+        assert_eq!(ticket.wait().unwrap(), Durable { flushed: 10 });
+    }
+
+    #[test]
+    fn tasks_are_woken_in_order_of_their_targets_and_once() {
+        let durability = durability();
+        let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
+        let mut tickets: Vec<PutTicket> = [30, 10, 20, 10]
+            .iter()
+            .map(|target| durability.ticket(*target, FAR))
+            .collect();
+        for (ticket, count) in tickets.iter_mut().zip(&counts) {
+            let waker = Waker::from(count.clone());
+            // Twice: the second poll renews the entry and must not add one.
+            for _ in 0..2 {
+                let poll = Pin::new(&mut *ticket).poll(&mut Context::from_waker(&waker));
+                assert!(poll.is_pending());
+            }
+        }
+        durability.advance(15);
+        let woken = |counts: &[Arc<Count>]| -> Vec<usize> {
+            counts
+                .iter()
+                .map(|count| count.0.load(Ordering::Relaxed))
+                .collect()
+        };
+        assert_eq!(woken(&counts), [0, 1, 0, 1]);
+        // A dropped ticket leaves the list.
+        drop(tickets.remove(2));
+        durability.advance(40);
+        assert_eq!(woken(&counts), [1, 1, 0, 1]);
+        assert!(durability.lock_waiters().list.is_empty());
+        for ticket in tickets {
+            assert!(ticket.wait().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_thread_waits_until_the_watermark_has_come() {
+        let durability = durability();
+        let waiters: Vec<_> = (1..=8)
+            .map(|target| {
+                let ticket = durability.ticket(target * 10, FAR);
+                std::thread::spawn(move || ticket.wait().unwrap().flushed)
+            })
+            .collect();
+        for flushed in 1..=80 {
+            durability.advance(flushed);
+        }
+        for (index, waiter) in waiters.into_iter().enumerate() {
+            assert!(waiter.join().unwrap() >= (index as u64 + 1) * 10);
+        }
+    }
+
+    #[test]
+    fn a_passed_deadline_is_a_timeout_and_not_a_failure() {
+        let durability = durability();
+        let outcome = durability.ticket(10, Duration::ZERO).wait();
+        assert!(matches!(
+            outcome,
+            Err(FlushError::Timeout {
+                target: 10,
+                flushed: 0
+            })
+        ));
+    }
+
+    #[test]
+    fn the_watcher_wakes_tasks_at_their_deadline() {
+        let durability = durability();
+        let count = Arc::new(Count::default());
+        let mut ticket = durability.ticket(10, FAR);
+        let waker = Waker::from(count.clone());
+        assert!(
+            Pin::new(&mut ticket)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        assert_eq!(durability.expire(Duration::ZERO), Some(FAR));
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        assert_eq!(durability.expire(FAR), None);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+}

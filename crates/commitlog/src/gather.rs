@@ -1,0 +1,388 @@
+//! The gathered path: records wait in a buffer for the group commit.
+//!
+//! Appenders add bytes and take offsets; [`GroupCommit`] writes all that wait in one call, syncs
+//! once, publishes, and resolves the tickets. There is no timer: the first record of an idle log
+//! is written at once, and the next group forms while that sync runs.
+//!
+//! Offsets are handed out before the write, so nothing may fail between the two for any reason
+//! but a broken device: records are let in only where blocks are allocated already. Allocating
+//! and rolling are the group commit's work, which appenders ask for and wait for.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mmap_core::Io;
+use segment_queue::{FlushPolicy, QueueError, SegmentWriter};
+
+use crate::append::{AppendPath, BLANK_LEN, end_segment, queue_error};
+use crate::core::{Core, StateGuard};
+use crate::error::{AppendError, Failure};
+use crate::service::Next;
+
+/// A group buffer that has grown beyond this is given back after use: 4 MiB.
+const RETAINED_CAPACITY_MAX: usize = 4 << 20;
+
+/// A group for which there was no space is tried again after this long.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The part of the gathered path that appenders touch, under the append lock.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// Records that wait, in the order of their offsets.
+    bytes: Vec<u8>,
+    /// Bytes of the group that is being written.
+    in_flight: usize,
+    /// The offset behind the last record.
+    position: u64,
+    /// The end of the current segment; equal to `position` when there is none.
+    segment_end: u64,
+    /// Blocks are allocated up to here.
+    reserved_end: u64,
+    /// What an appender wants from the group commit.
+    request: Option<Request>,
+    /// How many requests were answered.
+    answer_count: u64,
+    /// Why the last one could not be met.
+    refusal: Option<Arc<QueueError>>,
+}
+
+/// Work on the segments that only the owner of the writer can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Request {
+    /// Allocate blocks for so many more bytes.
+    Reserve(u64),
+    /// End the segment and begin the next. Nothing is gathered meanwhile.
+    Roll,
+}
+
+/// Why a record cannot be gathered right now.
+enum Obstacle {
+    /// Only the group commit can help, and has to be asked.
+    Needs(Request),
+    /// The bound on waiting bytes.
+    Waiting(u64),
+}
+
+impl Gathered {
+    pub(crate) fn new<I: Io>(writer: &SegmentWriter<I>) -> Self {
+        Self {
+            bytes: Vec::new(),
+            in_flight: 0,
+            position: writer.position(),
+            segment_end: writer.position() + writer.remaining(),
+            // Nothing is known to be allocated: the first record asks.
+            reserved_end: writer.position(),
+            request: None,
+            answer_count: 0,
+            refusal: None,
+        }
+    }
+
+    /// The offset behind the last record.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Adds a record; `obstacle` has said that there is room.
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) {
+        let len_before = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.position += (self.bytes.len() - len_before) as u64;
+        debug_assert!(
+            self.position + BLANK_LEN <= self.segment_end,
+            "past the segment"
+        );
+        debug_assert!(
+            self.position <= self.reserved_end,
+            "past the allocated blocks"
+        );
+    }
+
+    fn waiting(&self) -> u64 {
+        (self.bytes.len() + self.in_flight) as u64
+    }
+
+    fn obstacle(&self, len: u64, pending_len_max: u64) -> Option<Obstacle> {
+        let end = self.position + len;
+        if self.request == Some(Request::Roll) || end + BLANK_LEN > self.segment_end {
+            return Some(Obstacle::Needs(Request::Roll));
+        }
+        if end > self.reserved_end {
+            return Some(Obstacle::Needs(Request::Reserve(end - self.reserved_end)));
+        }
+        let waiting = self.waiting();
+        // A record of any length is let in when nothing waits, else it never would be.
+        if waiting != 0 && waiting + len > pending_len_max {
+            return Some(Obstacle::Waiting(waiting));
+        }
+        None
+    }
+
+    /// A request was met, or cannot be. The position moves when a roll has passed over the end
+    /// of a segment; no records waited then.
+    fn answer(&mut self, refusal: Option<QueueError>, position: u64, segment_end: u64) {
+        self.refusal = refusal.map(Arc::new);
+        self.answer_count += 1;
+        self.request = None;
+        self.position = self.position.max(position);
+        self.segment_end = segment_end;
+    }
+}
+
+impl<I: Io> Core<I> {
+    /// Waits, with the append lock in hand at both ends, until `len` bytes can be gathered.
+    pub(crate) fn gathered_room_for<'a>(
+        &'a self,
+        mut state: StateGuard<'a, I>,
+        len: u64,
+    ) -> Result<(StateGuard<'a, I>, u64), AppendError> {
+        let limit = self.options.pending_len_max as u64;
+        // Started by the first obstacle: reading the clock is not free.
+        let mut patience = None;
+        // The count of answers when this append began to wait for one.
+        let mut asked_at = None;
+        loop {
+            let AppendPath::Gathered(gathered) = &mut state.path else {
+                return Err(AppendError::Closed);
+            };
+            let waiting = match gathered.obstacle(len, limit) {
+                None => {
+                    let offset = gathered.position;
+                    return Ok((state, offset));
+                }
+                Some(Obstacle::Waiting(waiting)) => waiting,
+                Some(Obstacle::Needs(request)) => {
+                    let asked_at = *asked_at.get_or_insert(gathered.answer_count);
+                    if gathered.answer_count != asked_at
+                        && let Some(refusal) = gathered.refusal.clone()
+                    {
+                        return Err(refused(&self.options.dir, refusal));
+                    }
+                    // A larger wish replaces a smaller one; a roll replaces any.
+                    gathered.request = gathered.request.max(Some(request));
+                    let waiting = gathered.waiting();
+                    self.has_work.store(true, Ordering::Relaxed);
+                    self.work.notify();
+                    waiting
+                }
+            };
+            let patience = patience.get_or_insert_with(|| Patience::new(self.options.append_wait));
+            let Some(pause) = patience.left() else {
+                return Err(AppendError::Busy {
+                    waiting,
+                    limit,
+                    option: "pending_len_max",
+                });
+            };
+            state = self.wait_for_room(state, pause)?;
+        }
+    }
+
+    /// Lets the group commit work: on its own thread, or here if nobody has started any.
+    fn wait_for_room<'a>(
+        &'a self,
+        state: StateGuard<'a, I>,
+        pause: Duration,
+    ) -> Result<StateGuard<'a, I>, AppendError> {
+        let state = if self.has_threads() {
+            self.wait_room(state, pause)?
+        } else {
+            drop(state);
+            self.step_flush();
+            self.lock_state()?
+        };
+        self.check_open(&state)?;
+        Ok(state)
+    }
+}
+
+/// The owner of the segment writer in sync mode.
+#[derive(Debug)]
+pub(crate) struct GroupCommit<I: Io> {
+    writer: SegmentWriter<I>,
+    /// The group being written; swapped with the buffer that appenders fill. Left from the step
+    /// before if there was no space for it.
+    group: Vec<u8>,
+    /// Blocks are allocated up to here.
+    reserved_end: u64,
+}
+
+/// Why a group was not committed.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// It never will be.
+    Failed(Failure),
+    /// No space, though blocks were allocated: file systems that copy on write have that. The
+    /// group is kept and tried again.
+    Full(QueueError),
+}
+
+impl<I: Io> GroupCommit<I> {
+    pub(crate) fn new(writer: SegmentWriter<I>) -> Self {
+        let reserved_end = writer.position();
+        Self {
+            writer,
+            group: Vec::new(),
+            reserved_end,
+        }
+    }
+
+    pub(crate) fn into_writer(self) -> SegmentWriter<I> {
+        self.writer
+    }
+
+    /// Writes and syncs what waits, resolves its tickets, and does what appenders ask for.
+    pub(crate) fn step(&mut self, core: &Core<I>) -> Next {
+        match self.commit(core) {
+            Ok(()) if core.has_work.load(Ordering::Relaxed) => Next::Now,
+            Ok(()) | Err(CommitError::Failed(_)) => Next::OnWake,
+            Err(CommitError::Full(_)) => Next::After(FULL_PAUSE),
+        }
+    }
+
+    /// As [`GroupCommit::step`], with the reason why it did not work.
+    pub(crate) fn commit(&mut self, core: &Core<I>) -> Result<(), CommitError> {
+        if let Some(failure) = core.durability.failure() {
+            return Err(CommitError::Failed(failure.clone()));
+        }
+        let outcome = self.commit_group(core);
+        if let Err(CommitError::Failed(failure)) = &outcome {
+            core.fail(failure.clone());
+        }
+        outcome
+    }
+
+    fn commit_group(&mut self, core: &Core<I>) -> Result<(), CommitError> {
+        let request = self.take(core)?;
+        let has_group = !self.group.is_empty();
+        if has_group {
+            let parts = [IoSlice::new(&self.group)];
+            let written = self.writer.write_through(&parts).map_err(queue_error);
+            written.map_err(|error| self.sort(core, error))?;
+            self.group.clear();
+            self.group.shrink_to(RETAINED_CAPACITY_MAX);
+            core.advance(core.queue.flushed());
+        }
+        let outcome = match request {
+            None if has_group => self.reserve_ahead(core),
+            None => Ok(()),
+            Some(Request::Reserve(len)) => self.reserve(len.max(core.options.allocate_step)),
+            Some(Request::Roll) => self.roll(core),
+        };
+        match outcome.map_err(|error| self.sort(core, error)) {
+            Err(CommitError::Failed(failure)) => Err(CommitError::Failed(failure)),
+            // No record was touched, so no space is an answer and nothing worse.
+            Err(CommitError::Full(error)) => self.settle(core, request, Some(error)),
+            Ok(()) => self.settle(core, request, None),
+        }
+    }
+
+    /// Tells what passes by itself from what does not.
+    fn sort(&self, core: &Core<I>, error: QueueError) -> CommitError {
+        if core.queue.is_poisoned() {
+            CommitError::Failed(Failure::new(error))
+        } else {
+            CommitError::Full(error)
+        }
+    }
+
+    /// Takes the waiting bytes, leaving an empty buffer to fill, and the request.
+    fn take(&mut self, core: &Core<I>) -> Result<Option<Request>, CommitError> {
+        let mut state = core.lock_state_or_fail().map_err(CommitError::Failed)?;
+        let AppendPath::Gathered(gathered) = &mut state.path else {
+            return Ok(None);
+        };
+        if self.group.is_empty() {
+            std::mem::swap(&mut gathered.bytes, &mut self.group);
+        }
+        gathered.in_flight = self.group.len();
+        core.has_work
+            .store(!gathered.bytes.is_empty(), Ordering::Relaxed);
+        Ok(gathered.request)
+    }
+
+    /// Lets appenders on.
+    fn settle(
+        &mut self,
+        core: &Core<I>,
+        request: Option<Request>,
+        refusal: Option<QueueError>,
+    ) -> Result<(), CommitError> {
+        let (position, remaining) = (self.writer.position(), self.writer.remaining());
+        let mut state = core.lock_state_or_fail().map_err(CommitError::Failed)?;
+        if let AppendPath::Gathered(gathered) = &mut state.path {
+            gathered.in_flight = 0;
+            gathered.reserved_end = self.reserved_end;
+            if request.is_some() {
+                gathered.answer(refusal, position, position + remaining);
+            }
+        }
+        drop(state);
+        core.room.notify_all();
+        Ok(())
+    }
+
+    /// Keeps blocks allocated ahead of the records, so that they need not wait for them.
+    fn reserve_ahead(&mut self, core: &Core<I>) -> Result<(), QueueError> {
+        let step = core.options.allocate_step;
+        let ahead = self.reserved_end.saturating_sub(self.writer.position());
+        if ahead >= step / 2 || ahead == self.writer.remaining() {
+            return Ok(());
+        }
+        self.reserve(step)
+    }
+
+    /// Allocates blocks for `len` more bytes, or to the end of the segment.
+    fn reserve(&mut self, len: u64) -> Result<(), QueueError> {
+        let len = len.min(self.writer.remaining());
+        self.reserved_end = self.writer.reserve(len).map_err(queue_error)?;
+        Ok(())
+    }
+
+    /// Ends the segment durably and begins the next one. Every gathered record is in the old one:
+    /// none are let in while a roll is asked for.
+    fn roll(&mut self, core: &Core<I>) -> Result<(), QueueError> {
+        end_segment(&mut self.writer)?;
+        core.advance(core.queue.flush(FlushPolicy::All)?);
+        self.writer.roll()?;
+        self.reserve(core.options.allocate_step)
+    }
+}
+
+/// How long an append waits in all, over several waits.
+struct Patience {
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    fn new(wait: Duration) -> Self {
+        // A wait too long for an Instant has no end.
+        Self {
+            deadline: Instant::now().checked_add(wait),
+        }
+    }
+
+    /// What is left; `None` when it is over.
+    fn left(&self) -> Option<Duration> {
+        let Some(deadline) = self.deadline else {
+            return Some(Duration::MAX);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+fn refused(dir: &Path, refusal: Arc<QueueError>) -> AppendError {
+    match *refusal {
+        QueueError::Full { .. } => AppendError::Full {
+            dir: dir.to_owned(),
+            source: refusal,
+        },
+        _ => AppendError::Segments(refusal),
+    }
+}

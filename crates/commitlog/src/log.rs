@@ -1,0 +1,266 @@
+//! The commit log as its users see it: append, read, wait, flush, trim, close.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use message::{EncodeError, Message, Parsed, PreparedRecord, RecordView};
+use mmap_core::{Io, MapSlice, OsIo};
+use segment_queue::{SegmentQueue, SegmentWriter, Trimmed};
+
+use crate::append::{Appended, AppendedBatch};
+use crate::clock::Clock;
+use crate::core::Core;
+use crate::cursor::QueueCursor;
+use crate::error::{AppendError, Failure, LogError, Misplaced, ReadError};
+use crate::options::CommitLogOptions;
+use crate::service::{LogServices, Next};
+
+/// The log of all messages: one long sequence of records in fixed-size segment files
+/// (RocketMQ: `CommitLog`).
+///
+/// A handle: clones are the same log, and all methods may be called from any thread. It comes
+/// from [`CommitLog::open`] by way of [`Opening::recover`].
+///
+/// [`Opening::recover`]: crate::Opening::recover
+#[derive(Debug)]
+pub struct CommitLog<I: Io = OsIo> {
+    core: Arc<Core<I>>,
+}
+
+impl<I: Io> Clone for CommitLog<I> {
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+        }
+    }
+}
+
+impl<I: Io> CommitLog<I> {
+    pub(crate) fn new(
+        options: CommitLogOptions,
+        clock: Arc<dyn Clock>,
+        queue: Arc<SegmentQueue<I>>,
+        writer: SegmentWriter<I>,
+        last_store_ms: i64,
+    ) -> Self {
+        Self {
+            core: Arc::new(Core::new(options, clock, queue, writer, last_store_ms)),
+        }
+    }
+
+    /// The options it was opened with.
+    pub fn options(&self) -> &CommitLogOptions {
+        &self.core.options
+    }
+
+    /// Computes all of a record that does not need the append lock, within this log's limits.
+    ///
+    /// # Errors
+    ///
+    /// A limit of the record format or of the options that the message exceeds.
+    pub fn prepare<'a>(&self, message: &Message<'a>) -> Result<PreparedRecord<'a>, EncodeError> {
+        PreparedRecord::new(message, &self.core.options.limits)
+    }
+
+    /// Appends one record: stamps it with the next queue offset of `queue`, its physical offset
+    /// and its store time, and copies it to the end of the log.
+    ///
+    /// In async mode readers may see it on return. In sync mode they see it, and it is durable,
+    /// when the ticket resolves.
+    ///
+    /// # Errors
+    ///
+    /// See [`AppendError`]. `queue` has not moved and nothing is in the log then.
+    pub fn append(
+        &self,
+        record: &mut PreparedRecord<'_>,
+        queue: &QueueCursor,
+    ) -> Result<Appended, AppendError> {
+        self.core.append(record, queue)
+    }
+
+    /// Appends the records of one batch with consecutive queue offsets, one after the other in
+    /// one segment: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommitLog::append`], and [`AppendError::EmptyBatch`].
+    pub fn append_batch(
+        &self,
+        records: &mut [PreparedRecord<'_>],
+        queue: &QueueCursor,
+    ) -> Result<AppendedBatch, AppendError> {
+        self.core.append_batch(records, queue)
+    }
+
+    /// The first offset that the log holds.
+    pub fn min_offset(&self) -> u64 {
+        self.core.queue.min_offset()
+    }
+
+    /// The end of the log, records that nobody may see yet included.
+    pub fn max_offset(&self) -> u64 {
+        self.core.max_offset()
+    }
+
+    /// What readers and dispatch may see: everything below this offset. In async mode what was
+    /// appended, in sync mode and after a failed sync what was synced.
+    pub fn visible(&self) -> u64 {
+        self.core.visible()
+    }
+
+    /// Everything below this offset was synced.
+    pub fn flushed(&self) -> u64 {
+        self.core.durability.flushed()
+    }
+
+    /// The failed sync that ended this log for writers, if one has.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.core.durability.failure()
+    }
+
+    /// The segment files below this log.
+    pub fn segments(&self) -> &Arc<SegmentQueue<I>> {
+        &self.core.queue
+    }
+
+    /// The bytes from `offset` on, without a copy. `None` when they are not all visible, or not
+    /// in one segment.
+    pub fn slice(&self, offset: u64, len: usize) -> Option<MapSlice<I::Map>> {
+        let end = offset.checked_add(len as u64)?;
+        if end > self.visible() {
+            return None;
+        }
+        self.core.queue.slice(offset, len)
+    }
+
+    /// All that is visible from `offset` on in its segment, without a copy: what dispatch walks
+    /// over. `None` when nothing is.
+    pub fn readable_from(&self, offset: u64) -> Option<MapSlice<I::Map>> {
+        let segment_len = self.core.queue.segment_len();
+        let visible = self.visible().checked_sub(offset)?;
+        let len = visible.min(segment_len - offset % segment_len);
+        if len == 0 {
+            return None;
+        }
+        self.core.queue.slice(offset, usize::try_from(len).ok()?)
+    }
+
+    /// The record that starts at `offset`, checked to be one and to say so itself. Its body CRC
+    /// is not checked.
+    ///
+    /// # Errors
+    ///
+    /// Which of it is not so.
+    pub fn record_at(&self, offset: u64) -> Result<MapSlice<I::Map>, ReadError> {
+        let out_of_range = || {
+            let (min, visible) = (self.min_offset(), self.visible());
+            ReadError::OutOfRange {
+                offset,
+                min,
+                visible,
+            }
+        };
+        let slice = self.readable_from(offset).ok_or_else(out_of_range)?;
+        let misplaced = |found| ReadError::Misplaced { offset, found };
+        let len = match RecordView::parse(&slice) {
+            Ok(Parsed::Record(view)) if view.physical_offset() == offset.cast_signed() => {
+                view.total_size()
+            }
+            Ok(Parsed::Record(view)) => {
+                let physical_offset = view.physical_offset();
+                return Err(misplaced(Misplaced::Record { physical_offset }));
+            }
+            Ok(Parsed::Blank { .. }) => return Err(misplaced(Misplaced::Blank)),
+            Err(source) => return Err(ReadError::NotARecord { offset, source }),
+        };
+        slice.slice(0..len).ok_or_else(out_of_range)
+    }
+
+    /// Sleeps until something beyond `beyond` is visible, `timeout` has passed, the log fails, or
+    /// `stop` is set and [`CommitLog::wake_waiters`] called. Returns what is visible then.
+    ///
+    /// An append makes no system call for it unless somebody sleeps.
+    pub fn wait_visible(&self, beyond: u64, timeout: Duration, stop: &AtomicBool) -> u64 {
+        self.core.arrivals.wait(timeout, || {
+            self.visible() > beyond || stop.load(Ordering::Acquire) || self.failure().is_some()
+        });
+        self.visible()
+    }
+
+    /// Makes everybody in [`CommitLog::wait_visible`] look at its stop flag.
+    pub fn wake_waiters(&self) {
+        self.core.arrivals.notify();
+    }
+
+    /// Syncs everything that was appended before the call, on this thread. Returns up to where
+    /// the log is synced.
+    ///
+    /// # Errors
+    ///
+    /// The sync failed, now or earlier; or in sync mode there was no space for what waits.
+    pub fn flush_now(&self) -> Result<u64, LogError> {
+        self.core.flush_all()
+    }
+
+    /// Removes whole segments that end at or below `offset`; never the last one. Slices of them
+    /// stay valid.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be removed.
+    pub fn trim_to(&self, offset: u64) -> Result<Trimmed, LogError> {
+        Ok(self.core.queue.trim_to(offset)?)
+    }
+
+    /// The store time of the first record in the segment that starts at `base`; see
+    /// [`first_store_timestamp`](crate::first_store_timestamp).
+    ///
+    /// # Errors
+    ///
+    /// The segment cannot be read.
+    pub fn first_store_timestamp(&self, base: u64) -> Result<Option<i64>, LogError> {
+        crate::recovery_start::first_store_timestamp(&self.core.queue, base)
+    }
+
+    /// Starts the threads of the services. They end when the returned value is dropped.
+    ///
+    /// Without them somebody has to call [`step_flush`](CommitLog::step_flush) and the other
+    /// steps. An append that has to wait for room then steps the flush itself.
+    ///
+    /// # Errors
+    ///
+    /// A thread could not be started.
+    pub fn start_services(&self) -> Result<LogServices<I>, LogError> {
+        LogServices::start(&self.core)
+    }
+
+    /// One step of the flush service: in async mode a timed flush (RocketMQ:
+    /// `FlushRealTimeService`), in sync mode a group commit (`GroupCommitService`).
+    pub fn step_flush(&self) -> Next {
+        self.core.step_flush()
+    }
+
+    /// One step of the preallocation of blocks and of the next segment (RocketMQ:
+    /// `AllocateMappedFileService`).
+    pub fn step_prepare(&self) -> Next {
+        self.core.step_prepare()
+    }
+
+    /// One look at the deadlines of waiting tickets (RocketMQ: `FlushDiskWatcher`).
+    pub fn step_deadlines(&self) -> Next {
+        self.core.step_deadlines()
+    }
+
+    /// Refuses appends from now on, syncs everything, and lets go of the files. Reading goes on.
+    /// Returns up to where the log is synced: all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommitLog::flush_now`]. The log is closed nevertheless, but for a disk that is full
+    /// in sync mode: then it stays open.
+    pub fn close(&self) -> Result<u64, LogError> {
+        self.core.close()
+    }
+}
