@@ -5,6 +5,7 @@
 //! stands under unknown keys is skipped by its brackets and strings only.
 
 use crate::error::{CommandError, shorten};
+use crate::escape::unescape;
 use crate::language::LanguageCode;
 use crate::view::{FIELD_COUNT_MAX, FieldSpan, FixedFields, Place, Scratch, Span};
 
@@ -187,7 +188,7 @@ impl Scanner<'_, '_> {
         loop {
             match self.next() {
                 Some(b'"') => return Ok(()),
-                Some(b'\\') => self.position += 1,
+                Some(b'\\') => drop(self.next()),
                 Some(_) => {}
                 None => return Err(self.expected("a closing quote")),
             }
@@ -241,52 +242,9 @@ impl Scanner<'_, '_> {
 
     /// The character of an escape whose backslash is behind us.
     fn escape(&mut self) -> Result<char, CommandError> {
-        Ok(match self.next() {
-            Some(b'"') => '"',
-            Some(b'\\') => '\\',
-            Some(b'/') => '/',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => return self.unicode_escape(),
-            _ => {
-                self.position -= 1;
-                return Err(self.expected("an escaped character"));
-            }
-        })
-    }
-
-    /// A lone surrogate becomes U+FFFD: Java can hold one, UTF-8 cannot.
-    fn unicode_escape(&mut self) -> Result<char, CommandError> {
-        let first = self.hex_unit()?;
-        if !(0xd800..0xdc00).contains(&first) || !self.rest().starts_with(b"\\u") {
-            return Ok(char::from_u32(u32::from(first)).unwrap_or(char::REPLACEMENT_CHARACTER));
-        }
-        let after_first = self.position;
-        self.position += 2;
-        let second = self.hex_unit()?;
-        match char::decode_utf16([first, second]).next() {
-            Some(Ok(pair)) => Ok(pair),
-            _ => {
-                self.position = after_first;
-                Ok(char::REPLACEMENT_CHARACTER)
-            }
-        }
-    }
-
-    fn hex_unit(&mut self) -> Result<u16, CommandError> {
-        let mut unit = 0u16;
-        for _ in 0..4 {
-            let digit = self.next().and_then(|byte| char::from(byte).to_digit(16));
-            let Some(digit) = digit else {
-                self.position -= 1;
-                return Err(self.expected("four hexadecimal digits"));
-            };
-            unit = unit << 4 | digit as u16;
-        }
-        Ok(unit)
+        let (character, len) = unescape(self.rest()).map_err(|what| self.expected(what))?;
+        self.position += len;
+        Ok(character)
     }
 
     /// Nothing but white space may follow.
@@ -323,11 +281,10 @@ impl Scanner<'_, '_> {
         }
     }
 
-    /// Reads one byte. The position moves even at the end, so that errors can step back.
     fn next(&mut self) -> Option<u8> {
-        let byte = self.header.as_bytes().get(self.position).copied();
+        let byte = *self.header.as_bytes().get(self.position)?;
         self.position += 1;
-        byte
+        Some(byte)
     }
 
     fn rest(&self) -> &[u8] {

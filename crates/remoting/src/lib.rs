@@ -41,12 +41,16 @@
 //! ```
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+pub mod body;
 pub mod code;
 pub mod header;
+pub mod json;
+pub mod properties;
 
 mod binary_header;
 mod command;
 mod error;
+mod escape;
 mod fields;
 mod frame;
 mod json_header;

@@ -1,4 +1,5 @@
 //! Commands over the wire in both forms, against what real clients send.
+#![allow(clippy::unwrap_used, reason = "tests panic on purpose")]
 
 use proptest::prelude::*;
 use remoting::header::{
@@ -223,7 +224,7 @@ fn wrong_headers_say_where_and_what() {
         (
             r#"{"x":"\u12"}"#,
             CommandError::Json {
-                position: 10,
+                position: 7,
                 expected: "four hexadecimal digits",
             },
         ),
