@@ -6,7 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use message::{Limits, Message, Parsed, PreparedRecord, RecordView, Stamp};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(Parsed::Record(view)) = RecordView::parse(bytes) else { return };
+    let Ok(Parsed::Record(view)) = RecordView::parse(bytes) else {
+        return;
+    };
     assert!(view.total_size() <= bytes.len());
     let _ = view.verify_body_crc();
     let _ = view.verify_crc_property();
@@ -35,7 +37,9 @@ fn write_again(view: &RecordView<'_>) {
         properties: view.properties().bytes(),
     };
     // Refused are topics that are empty or too long and properties that are not UTF-8.
-    let Ok(mut record) = PreparedRecord::new(&message, &Limits::default()) else { return };
+    let Ok(mut record) = PreparedRecord::new(&message, &Limits::default()) else {
+        return;
+    };
     record.stamp(Stamp {
         queue_offset: view.queue_offset(),
         physical_offset: view.physical_offset(),
