@@ -1,0 +1,106 @@
+//! Which queues have files open: a bounded number, whatever the number of queues.
+//!
+//! A queue at rest is a few numbers in memory. One that is put to or read from opens its files and
+//! enters the ring; when the ring is too long, the queue that was not used for longest is closed
+//! (by the clock rule: one bit of use per queue, cleared as the hand passes). Nothing is synced
+//! then: what was put is in the page cache, and a flush opens the file again.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use mmap_core::Io;
+
+use crate::error::ConsumeQueueError;
+use crate::options::ConsumeQueueOptions;
+use crate::queue::ConsumeQueue;
+
+/// What all queues of a set have in common.
+#[derive(Debug)]
+pub(crate) struct Shared<I: Io> {
+    pub(crate) io: I,
+    pub(crate) options: ConsumeQueueOptions,
+    /// The queues whose files are open. Locked after a queue's writer; within it other writers are
+    /// only tried.
+    ring: Mutex<VecDeque<Weak<ConsumeQueue<I>>>>,
+    /// The queues that were put to since they were last flushed.
+    dirty: Mutex<Vec<Weak<ConsumeQueue<I>>>>,
+    /// A sync failed. Set once (Release), read by puts and flushes (Acquire).
+    poisoned: AtomicBool,
+}
+
+impl<I: Io> Shared<I> {
+    pub(crate) fn new(io: I, options: ConsumeQueueOptions) -> Self {
+        Self {
+            io,
+            options,
+            ring: Mutex::new(VecDeque::new()),
+            dirty: Mutex::new(Vec::new()),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes in a queue that has just opened its files, and closes others if there are too many.
+    /// The caller holds the queue's writer.
+    pub(crate) fn admit(&self, queue: Weak<ConsumeQueue<I>>) {
+        let mut ring = lock(&self.ring);
+        // It may still be there, if an error closed its files.
+        if !ring.iter().any(|other| other.ptr_eq(&queue)) {
+            ring.push_back(queue);
+        }
+        // Two rounds: the first may only clear bits. Queues that are busy stay.
+        let mut steps = ring.len() * 2;
+        while ring.len() > self.options.hot_queue_count_max && steps > 0 {
+            steps -= 1;
+            let Some(candidate) = ring.pop_front() else {
+                break;
+            };
+            let Some(queue) = candidate.upgrade() else {
+                continue;
+            };
+            if !queue.try_cool() {
+                ring.push_back(candidate);
+            }
+        }
+    }
+
+    /// Count of queues in the ring; for tests and gauges.
+    pub(crate) fn hot_count(&self) -> usize {
+        lock(&self.ring).len()
+    }
+
+    pub(crate) fn add_dirty(&self, queue: Weak<ConsumeQueue<I>>) {
+        lock(&self.dirty).push(queue);
+    }
+
+    pub(crate) fn take_dirty(&self) -> Vec<Weak<ConsumeQueue<I>>> {
+        std::mem::take(&mut lock(&self.dirty))
+    }
+
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<(), ConsumeQueueError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            Err(ConsumeQueueError::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+// Every critical section of this crate leaves whole values behind, so a poisoned lock's content
+// can be used.
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

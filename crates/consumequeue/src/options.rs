@@ -1,0 +1,108 @@
+//! What consume queues are opened with.
+
+use std::path::Path;
+
+use segment_queue::{DamagePolicy, SegmentQueueOptions};
+
+use crate::entry::ENTRY_LEN;
+use crate::error::ConsumeQueueError;
+
+/// Shape and limits of consume queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumeQueueOptions {
+    /// Length of a file in bytes, a multiple of 20; part of the format. RocketMQ rounds a
+    /// configured `mappedFileSizeConsumeQueue` up: [`with_file_len`](Self::with_file_len).
+    /// Default: 6,000,000.
+    pub file_len: u64,
+    /// How many bytes of disk are allocated ahead of a queue's end at a time. Default: 16 KiB, so
+    /// that 100,000 queues of one message take 1.6 GB and not 600.
+    pub allocate_step: u64,
+    /// How many queues have files open and mapped at most; those that were not used for longest
+    /// are closed and opened again when needed. Each takes up to two descriptors. Default: 1024.
+    pub hot_queue_count_max: usize,
+}
+
+impl ConsumeQueueOptions {
+    /// RocketMQ's file length, and limits for many queues.
+    pub const DEFAULT: Self = Self {
+        file_len: 300_000 * ENTRY_LEN as u64,
+        allocate_step: 16 * 1024,
+        hot_queue_count_max: 1024,
+    };
+
+    /// The defaults with files of this length, rounded up to whole entries as RocketMQ does.
+    pub fn with_file_len(file_len: u64) -> Self {
+        let entry_len = ENTRY_LEN as u64;
+        Self {
+            file_len: file_len.div_ceil(entry_len).saturating_mul(entry_len),
+            ..Self::DEFAULT
+        }
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// [`ConsumeQueueError::Options`] names the value that cannot be.
+    pub fn validate(&self) -> Result<(), ConsumeQueueError> {
+        let refuse = |name, value, expected| {
+            Err(ConsumeQueueError::Options {
+                name,
+                value,
+                expected,
+            })
+        };
+        if self.file_len == 0 || !self.file_len.is_multiple_of(ENTRY_LEN as u64) {
+            return refuse(
+                "file_len",
+                self.file_len,
+                "must be a multiple of 20 bytes above 0",
+            );
+        }
+        if self.allocate_step == 0 {
+            return refuse("allocate_step", 0, "must be at least one byte");
+        }
+        if self.hot_queue_count_max == 0 {
+            return refuse("hot_queue_count_max", 0, "must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// Count of entries in a file.
+    pub(crate) fn entries_per_file(&self) -> i64 {
+        offset_to_index(self.file_len)
+    }
+
+    pub(crate) fn segments(&self, dir: &Path, damage: DamagePolicy) -> SegmentQueueOptions {
+        SegmentQueueOptions {
+            allocate_step: self.allocate_step,
+            damage,
+            ..SegmentQueueOptions::new(dir, self.file_len)
+        }
+    }
+}
+
+impl Default for ConsumeQueueOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How the store was left, which decides how much of a queue is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenPolicy {
+    /// It was closed: the last file is read up to its end.
+    Clean,
+    /// It was not: the last three files are read, as RocketMQ does, short files are filled up with
+    /// zeros, what lies behind the end is cleared, and nothing counts as flushed.
+    Unclean,
+}
+
+/// The byte offset of an entry within the queue's address space.
+pub(crate) fn index_to_offset(index: i64) -> u64 {
+    index.unsigned_abs() * ENTRY_LEN as u64
+}
+
+/// The index of the entry at a byte offset. Offsets are below 2^63, and so indexes are.
+pub(crate) fn offset_to_index(offset: u64) -> i64 {
+    (offset / ENTRY_LEN as u64).cast_signed()
+}

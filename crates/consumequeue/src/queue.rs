@@ -1,0 +1,624 @@
+//! One consume queue: its numbers, which are always there, and its files, which are opened when
+//! they are needed.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+
+use mmap_core::{Access, Io, IoFile, OsIo};
+use segment_queue::{
+    AppendError, DamagePolicy, FlushPolicy, SegmentQueue, SegmentQueueOptions, SegmentWriter,
+    Trimmed, segment_name,
+};
+
+use crate::entry::{ENTRY_LEN, Entry};
+use crate::error::ConsumeQueueError;
+use crate::hot::{Shared, lock, read, write};
+use crate::options::{ConsumeQueueOptions, OpenPolicy, index_to_offset, offset_to_index};
+use crate::read::Entries;
+use crate::recover::Bounds;
+use crate::search::{Boundary, TimeSearch, entry_at, message_at_or_after, partition};
+
+/// Fillers appended at once.
+const FILL_COUNT: usize = 1024;
+/// How often a read is repeated because the files were closed and reopened under it.
+const READ_ATTEMPTS: usize = 3;
+
+/// The entries of one queue of a topic.
+///
+/// One thread at a time puts; any number read. An entry is readable as soon as
+/// [`max_index`](Self::max_index) has passed it.
+///
+/// Locks, in this order: `writer`, the ring of open queues, `readers`. `writer` is held while files
+/// are opened and begun; `readers` for moments only.
+#[derive(Debug)]
+pub struct ConsumeQueue<I: Io = OsIo> {
+    this: Weak<Self>,
+    shared: Arc<Shared<I>>,
+    dir: Box<Path>,
+    /// Index of the first place in the first file. Written under `writer`.
+    base_index: AtomicI64,
+    /// Index of the first message. Written under `writer`.
+    min_index: AtomicI64,
+    /// Commit-log offset of the message there, at most; `i64::MAX` without messages. Written under
+    /// `writer`.
+    min_physical: AtomicI64,
+    /// Index behind the last entry. Written under `writer` (Release) after the entry is readable.
+    max_index: AtomicI64,
+    /// Commit-log offset behind the last message, -1 without messages. Written under `writer`.
+    max_physical_end: AtomicI64,
+    /// Entries below are durable. Raised by flushes, lowered by truncation.
+    flushed_index: AtomicI64,
+    /// Used since the ring's hand passed.
+    used: AtomicBool,
+    /// In the list of queues to flush.
+    dirty: AtomicBool,
+    /// Its files are gone for good. Set under `writer`.
+    deleted: AtomicBool,
+    /// There while the files are open, and only then.
+    readers: RwLock<Option<Arc<SegmentQueue<I>>>>,
+    writer: Mutex<Files<I>>,
+}
+
+/// The one writer of a queue whose files are open.
+type Files<I> = Option<Box<SegmentWriter<I>>>;
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The entry is in its place.
+    Appended,
+    /// The message lies below the end of the last one: its entry is there.
+    AlreadyBuilt,
+    /// The place is taken, though the message is a new one. RocketMQ drops the entry with a
+    /// warning; nothing is changed here either.
+    Occupied {
+        /// The only index that can be put to.
+        max_index: i64,
+    },
+    /// Entries before it are missing; nothing was put. RocketMQ appends all the same, and from
+    /// then on the queue's indexes are wrong. The caller puts the missing entries from the log,
+    /// or [fillers](ConsumeQueue::fill) where the log has lost the messages.
+    Gap {
+        /// The first missing index.
+        max_index: i64,
+    },
+}
+
+impl<I: Io> ConsumeQueue<I> {
+    /// Opens the queue in `dir`, which need not exist, by itself; a
+    /// [`ConsumeQueueSet`](crate::ConsumeQueueSet) holds many.
+    ///
+    /// # Errors
+    /// [`ConsumeQueueError::Options`]; [`ConsumeQueueError::Queue`] when the files are of another
+    /// shape or damaged.
+    pub fn open(
+        io: I,
+        dir: &Path,
+        options: ConsumeQueueOptions,
+        policy: OpenPolicy,
+    ) -> Result<Arc<Self>, ConsumeQueueError> {
+        options.validate()?;
+        Self::open_shared(&Arc::new(Shared::new(io, options)), dir, policy)
+    }
+
+    pub(crate) fn open_shared(
+        shared: &Arc<Shared<I>>,
+        dir: &Path,
+        policy: OpenPolicy,
+    ) -> Result<Arc<Self>, ConsumeQueueError> {
+        let bounds = Bounds::find(&shared.io, &shared.options, dir, policy)?;
+        let queue = Self::with_bounds(shared, dir, bounds);
+        if bounds.flushed_index < bounds.max_index {
+            queue.mark_dirty();
+        }
+        Ok(queue)
+    }
+
+    pub(crate) fn with_bounds(shared: &Arc<Shared<I>>, dir: &Path, bounds: Bounds) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            shared: Arc::clone(shared),
+            dir: dir.into(),
+            base_index: AtomicI64::new(bounds.base_index),
+            min_index: AtomicI64::new(bounds.min_index),
+            min_physical: AtomicI64::new(bounds.min_physical),
+            max_index: AtomicI64::new(bounds.max_index),
+            max_physical_end: AtomicI64::new(bounds.max_physical_end),
+            flushed_index: AtomicI64::new(bounds.flushed_index),
+            used: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            readers: RwLock::new(None),
+            writer: Mutex::new(None),
+        })
+    }
+
+    /// Index of the first message; [`max_index`](Self::max_index) when there is none.
+    pub fn min_index(&self) -> i64 {
+        self.min_index.load(Ordering::Acquire)
+    }
+
+    /// Index behind the last entry: the next message's.
+    #[inline]
+    pub fn max_index(&self) -> i64 {
+        self.max_index.load(Ordering::Acquire)
+    }
+
+    /// Commit-log offset behind the last message: all that lie below are in the queue. `None`
+    /// without messages.
+    pub fn max_physical_end(&self) -> Option<u64> {
+        u64::try_from(self.max_physical_end.load(Ordering::Acquire)).ok()
+    }
+
+    /// Entries below this index are durable.
+    pub fn flushed_index(&self) -> i64 {
+        self.flushed_index.load(Ordering::Acquire)
+    }
+
+    /// The queue's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts a message's entry at `index`, which must be the next one; see [`PutOutcome`].
+    ///
+    /// The first message of a queue may have any index: what lies before it in its file is filled
+    /// with entries that stand for no message.
+    ///
+    /// # Errors
+    /// Nothing was put then. [`ConsumeQueueError::Entry`]; [`ConsumeQueueError::Deleted`];
+    /// [`ConsumeQueueError::Poisoned`]; [`ConsumeQueueError::is_full`] tells a full disk.
+    pub fn put(&self, index: i64, entry: Entry) -> Result<PutOutcome, ConsumeQueueError> {
+        entry.check(index)?;
+        self.shared.check_poison()?;
+        let mut files = lock(&self.writer);
+        let physical_end = self.max_physical_end.load(Ordering::Relaxed);
+        if entry.physical_end() <= physical_end {
+            return Ok(PutOutcome::AlreadyBuilt);
+        }
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        let is_first = physical_end < 0;
+        if index < max_index && !is_first {
+            return Ok(PutOutcome::Occupied { max_index });
+        }
+        if index > max_index && !is_first {
+            return Ok(PutOutcome::Gap { max_index });
+        }
+        let appended = if is_first {
+            self.put_first(&mut files, index, entry)
+        } else {
+            self.append(&mut files, &entry.encode())
+        };
+        self.or_close(&mut files, appended)?;
+        if self.min_index.load(Ordering::Relaxed) == index {
+            // The first message, or the first after all others have expired.
+            self.min_physical
+                .store(entry.physical_offset, Ordering::Release);
+        }
+        self.publish(&mut files, index + 1);
+        self.max_physical_end
+            .store(entry.physical_end(), Ordering::Release);
+        Ok(PutOutcome::Appended)
+    }
+
+    /// Puts fillers up to `index`, for messages that the log has lost: the indexes of those behind
+    /// stay true.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn fill(&self, index: i64) -> Result<(), ConsumeQueueError> {
+        self.shared.check_poison()?;
+        let mut files = lock(&self.writer);
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        if index > max_index {
+            let filled = self.append_fillers(&mut files, index - max_index);
+            self.or_close(&mut files, filled)?;
+            if self.min_index.load(Ordering::Relaxed) == max_index {
+                self.min_index.store(index, Ordering::Release);
+            }
+            self.publish(&mut files, index);
+        }
+        Ok(())
+    }
+
+    /// Up to `count_max` entries from index `from`, as far as one file holds them; `None` when
+    /// there is nothing at that index (any more, or yet).
+    ///
+    /// # Errors
+    /// Those of opening and mapping the file.
+    pub fn entries(
+        &self,
+        from: i64,
+        count_max: usize,
+    ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
+        for _ in 0..READ_ATTEMPTS {
+            let max_index = self.max_index();
+            if from < self.min_index() || from >= max_index || count_max == 0 {
+                return Ok(None);
+            }
+            let per_file = self.shared.options.entries_per_file();
+            let count = (max_index - from)
+                .min(per_file - from % per_file)
+                .min(i64::try_from(count_max).unwrap_or(i64::MAX));
+            let len = usize::try_from(index_to_offset(count)).unwrap_or(usize::MAX);
+            let Some(queue) = self.open_queue()? else {
+                return Ok(None);
+            };
+            // Nothing when the files were closed, put to and opened again in between: then `queue`
+            // ends before. Or the entries were trimmed, which `min_index` tells.
+            if let Some(bytes) = queue.try_slice(index_to_offset(from), len)? {
+                return Ok(Some(Entries {
+                    first_index: from,
+                    bytes,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry at `index`; `None` when there is none, or a filler.
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries).
+    pub fn entry(&self, index: i64) -> Result<Option<Entry>, ConsumeQueueError> {
+        let entries = self.entries(index, 1)?;
+        Ok(entries
+            .and_then(|entries| entries.iter().next())
+            .map(|(_, entry)| entry))
+    }
+
+    /// Makes durable what was put, as far as the policy finds it worth it; returns whether all of
+    /// it is durable now.
+    ///
+    /// # Errors
+    /// The first failed sync ends all putting, to this queue and to the others of its set.
+    pub fn flush(&self, policy: FlushPolicy) -> Result<bool, ConsumeQueueError> {
+        self.shared.check_poison()?;
+        // Cleared first: who puts from now on enters the queue again.
+        self.dirty.store(false, Ordering::Release);
+        let flushed = self.sync(policy).inspect_err(|_| self.shared.poison())?;
+        self.flushed_index.fetch_max(flushed, Ordering::AcqRel);
+        let done = self.flushed_index() >= self.max_index();
+        if !done {
+            self.mark_dirty();
+        }
+        Ok(done)
+    }
+
+    /// Syncs, and returns the index below which entries are durable.
+    fn sync(&self, policy: FlushPolicy) -> Result<i64, ConsumeQueueError> {
+        let open = read(&self.readers).clone();
+        if let Some(queue) = open {
+            return Ok(offset_to_index(queue.flush(policy)?));
+        }
+        // Closed to make room: nobody puts to it, so whatever is due is due now.
+        let max_index = self.max_index();
+        let segment_len = self.shared.options.file_len;
+        let mut offset = index_to_offset(self.flushed_index());
+        while offset < index_to_offset(max_index) {
+            let base = offset - offset % segment_len;
+            let path = self.dir.join(segment_name(base));
+            match self.shared.io.open(&path, Access::ReadWrite) {
+                Ok(file) => file.sync_data()?,
+                // Trimmed or deleted meanwhile: nothing to keep.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+            offset = base + segment_len;
+        }
+        Ok(max_index)
+    }
+
+    /// The first message: anew if the files, which have none, are not where it belongs.
+    fn put_first(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        index: i64,
+        entry: Entry,
+    ) -> Result<(), ConsumeQueueError> {
+        let per_file = self.shared.options.entries_per_file();
+        let base_index = index - index % per_file;
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        if index < max_index || self.base_index.load(Ordering::Relaxed) != base_index {
+            let writer = self.open_files(files)?;
+            writer.reset(index_to_offset(base_index))?;
+            self.base_index.store(base_index, Ordering::Release);
+            self.max_index.store(base_index, Ordering::Release);
+            self.flushed_index.store(base_index, Ordering::Release);
+        }
+        let fill_count = index - self.max_index.load(Ordering::Relaxed);
+        self.append_fillers(files, fill_count)?;
+        self.append(files, &entry.encode())?;
+        self.min_index.store(index, Ordering::Release);
+        Ok(())
+    }
+
+    fn append_fillers(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        mut count: i64,
+    ) -> Result<(), ConsumeQueueError> {
+        let fillers = Entry::FILLER.encode().repeat(FILL_COUNT);
+        let per_file = self.shared.options.entries_per_file();
+        while count > 0 {
+            let place = offset_to_index(self.open_files(files)?.position()) % per_file;
+            let step = count.min(per_file - place).min(FILL_COUNT as i64);
+            let len = usize::try_from(index_to_offset(step)).unwrap_or(0);
+            self.append(files, fillers.get(..len).unwrap_or_default())?;
+            count -= step;
+        }
+        Ok(())
+    }
+
+    /// Appends whole entries that fit into one file, beginning a new one if need be.
+    fn append(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        bytes: &[u8],
+    ) -> Result<(), ConsumeQueueError> {
+        debug_assert!(bytes.len().is_multiple_of(ENTRY_LEN));
+        let writer = self.open_files(files)?;
+        match writer.append(&[bytes]) {
+            Ok(_) => return Ok(()),
+            Err(AppendError::NeedsRoll { .. }) => writer.roll()?,
+            Err(error) => return Err(error.into()),
+        }
+        writer.append(&[bytes])?;
+        Ok(())
+    }
+
+    fn publish(&self, files: &mut MutexGuard<'_, Files<I>>, max_index: i64) {
+        if let Some(writer) = files.as_mut() {
+            writer.publish();
+        }
+        self.max_index.store(max_index, Ordering::Release);
+        self.mark_dirty();
+    }
+
+    /// After a failed append the writer may have got half of the way: the files are closed, and
+    /// opened at the queue's end by the next who needs them.
+    fn or_close<T>(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        result: Result<T, ConsumeQueueError>,
+    ) -> Result<T, ConsumeQueueError> {
+        if result.is_err() {
+            self.close_files(files);
+        }
+        result
+    }
+
+    fn mark_dirty(&self) {
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.shared.add_dirty(Weak::clone(&self.this));
+        }
+    }
+}
+
+/// Opening and closing the files.
+impl<I: Io> ConsumeQueue<I> {
+    /// The writer, with files opened if they are not.
+    pub(crate) fn open_files<'a>(
+        &self,
+        files: &'a mut MutexGuard<'_, Files<I>>,
+    ) -> Result<&'a mut SegmentWriter<I>, ConsumeQueueError> {
+        self.used.store(true, Ordering::Relaxed);
+        let writer = match files.take() {
+            Some(writer) => writer,
+            None => self.open_writer()?,
+        };
+        Ok(files.insert(writer))
+    }
+
+    fn open_writer(&self) -> Result<Box<SegmentWriter<I>>, ConsumeQueueError> {
+        if self.deleted.load(Ordering::Relaxed) {
+            return Err(ConsumeQueueError::Deleted {
+                dir: self.dir.to_path_buf(),
+            });
+        }
+        let end = index_to_offset(self.max_index.load(Ordering::Relaxed));
+        let options = SegmentQueueOptions {
+            base_when_empty: end,
+            ..self
+                .shared
+                .options
+                .segments(&self.dir, DamagePolicy::Refuse)
+        };
+        let (queue, mut writer) = SegmentQueue::open(self.shared.io.clone(), &options)?;
+        writer.resume(end)?;
+        writer.mark_unflushed(index_to_offset(self.flushed_index()));
+        *write(&self.readers) = Some(queue);
+        self.shared.admit(Weak::clone(&self.this));
+        Ok(Box::new(writer))
+    }
+
+    fn close_files(&self, files: &mut MutexGuard<'_, Files<I>>) {
+        **files = None;
+        *write(&self.readers) = None;
+    }
+
+    /// The open queue, opened now if it is closed; `None` for a deleted one.
+    pub(crate) fn open_queue(&self) -> Result<Option<Arc<SegmentQueue<I>>>, ConsumeQueueError> {
+        if let Some(queue) = &*read(&self.readers) {
+            self.used.store(true, Ordering::Relaxed);
+            return Ok(Some(Arc::clone(queue)));
+        }
+        let mut files = lock(&self.writer);
+        if self.deleted.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.open_files(&mut files)?;
+        Ok(read(&self.readers).clone())
+    }
+
+    /// Closes the files unless they are in use or were since the last call; returns whether they
+    /// are closed.
+    pub(crate) fn try_cool(&self) -> bool {
+        if self.used.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let Ok(mut files) = self.writer.try_lock() else {
+            return false;
+        };
+        self.close_files(&mut files);
+        true
+    }
+}
+
+/// Moving the ends.
+impl<I: Io> ConsumeQueue<I> {
+    /// Brings the queue in line with a log of `log_min..log_end` after opening:
+    /// [`truncate`](Self::truncate), then [`correct_min`](Self::correct_min). Returns the count of
+    /// entries cut off.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn recover(&self, log_min: u64, log_end: u64) -> Result<u64, ConsumeQueueError> {
+        let cut_count = self.truncate(log_end)?;
+        self.correct_min(log_min)?;
+        Ok(cut_count)
+    }
+
+    /// Cuts off the entries of messages that do not end at or below `log_end`, durably; returns
+    /// their count. Only before the queue is read by anybody.
+    ///
+    /// # Errors
+    /// [`segment_queue::QueueError::Pinned`] while somebody holds entries of the last file; those of the files.
+    pub fn truncate(&self, log_end: u64) -> Result<u64, ConsumeQueueError> {
+        let log_end = i64::try_from(log_end).unwrap_or(i64::MAX);
+        let mut files = lock(&self.writer);
+        if self.max_physical_end.load(Ordering::Relaxed) <= log_end {
+            return Ok(0);
+        }
+        let base_index = self.base_index.load(Ordering::Relaxed);
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        // Slices of the readers' side would keep the segment from being cut.
+        let writer = self.open_files(&mut files)?;
+        let queue = Arc::clone(writer.queue());
+        let end = partition(&queue, base_index..max_index, |entry| {
+            entry.physical_end() <= log_end
+        })?;
+        let physical_end = if end > base_index {
+            entry_at(&queue, end - 1)?.physical_end()
+        } else {
+            -1
+        };
+        writer.truncate(index_to_offset(end))?;
+        self.max_physical_end.store(physical_end, Ordering::Release);
+        self.max_index.store(end, Ordering::Release);
+        self.flushed_index.fetch_min(end, Ordering::AcqRel);
+        if self.min_index.load(Ordering::Relaxed) >= end {
+            self.min_index.store(end, Ordering::Release);
+            self.min_physical.store(i64::MAX, Ordering::Release);
+        }
+        Ok((max_index - end).unsigned_abs())
+    }
+
+    /// Moves [`min_index`](Self::min_index) up to the first message at or above `log_min`, where
+    /// the log begins now; returns it. A queue whose messages have all expired keeps its numbers.
+    ///
+    /// # Errors
+    /// Those of reading the files.
+    pub fn correct_min(&self, log_min: u64) -> Result<i64, ConsumeQueueError> {
+        let log_min = i64::try_from(log_min).unwrap_or(i64::MAX);
+        if self.min_physical.load(Ordering::Acquire) >= log_min {
+            return Ok(self.min_index());
+        }
+        let mut files = lock(&self.writer);
+        let min_index = self.min_index.load(Ordering::Relaxed);
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        let first = if self.max_physical_end.load(Ordering::Relaxed) <= log_min {
+            // All have expired: no need to open the files.
+            None
+        } else {
+            let queue = Arc::clone(self.open_files(&mut files)?.queue());
+            let border = partition(&queue, min_index..max_index, |entry| {
+                entry.physical_offset < log_min
+            })?;
+            message_at_or_after(&queue, border..max_index)?
+        };
+        let (index, physical) = match first {
+            Some((index, entry)) => (index, entry.physical_offset),
+            None => (max_index, i64::MAX),
+        };
+        self.min_index.store(index, Ordering::Release);
+        self.min_physical.store(physical, Ordering::Release);
+        Ok(index)
+    }
+
+    /// Moves the minimum up to the log's and removes the files whose messages have all expired,
+    /// never the last one. Entries that are being read stay valid.
+    ///
+    /// # Errors
+    /// Those of reading and removing the files.
+    pub fn trim(&self, log_min: u64) -> Result<Trimmed, ConsumeQueueError> {
+        let min_index = self.correct_min(log_min)?;
+        let mut files = lock(&self.writer);
+        let base_index = self.base_index.load(Ordering::Relaxed);
+        let deleted = self.deleted.load(Ordering::Relaxed);
+        if deleted || min_index - base_index < self.shared.options.entries_per_file() {
+            return Ok(Trimmed::default());
+        }
+        let queue = Arc::clone(self.open_files(&mut files)?.queue());
+        let trimmed = queue.trim_to(index_to_offset(min_index));
+        self.base_index
+            .store(offset_to_index(queue.min_offset()), Ordering::Release);
+        Ok(trimmed?)
+    }
+
+    /// Index of the message that a search for a time finds; see [`Boundary`]. Between
+    /// [`min_index`](Self::min_index) and [`max_index`](Self::max_index), both included.
+    ///
+    /// `store_time_ms` looks up when an entry's message was stored; `None` when the log does not
+    /// hold it any more. It is called about once per file and twice per halving.
+    ///
+    /// # Errors
+    /// Those of reading the files.
+    pub fn index_by_time(
+        &self,
+        timestamp_ms: i64,
+        boundary: Boundary,
+        store_time_ms: &dyn Fn(&Entry) -> Option<i64>,
+    ) -> Result<i64, ConsumeQueueError> {
+        let (min_index, max_index) = (self.min_index(), self.max_index());
+        let base_index = self.base_index.load(Ordering::Acquire);
+        if max_index <= base_index {
+            return Ok(min_index);
+        }
+        let Some(queue) = self.open_queue()? else {
+            return Ok(min_index);
+        };
+        let search = TimeSearch {
+            queue: &queue,
+            base_index,
+            min_index,
+            max_index,
+            entries_per_file: self.shared.options.entries_per_file(),
+            timestamp_ms,
+            store_time_ms,
+        };
+        let found = search.run(boundary)?;
+        // RocketMQ 5.3.3 ConsumeQueueStore.getOffsetInQueueByTime clamps.
+        Ok(found.min(max_index).max(min_index))
+    }
+
+    /// Removes the files. Entries that are being read stay valid; nothing more can be put.
+    ///
+    /// # Errors
+    /// Those of removing the files; the queue takes nothing more either way.
+    pub(crate) fn delete(&self) -> Result<(), ConsumeQueueError> {
+        let mut files = lock(&self.writer);
+        let opened = self.open_files(&mut files).map(|_| ());
+        self.deleted.store(true, Ordering::Release);
+        self.min_index
+            .store(self.max_index.load(Ordering::Relaxed), Ordering::Release);
+        *write(&self.readers) = None;
+        let writer = files.take();
+        opened?;
+        match writer {
+            Some(writer) => Ok(writer.delete()?),
+            None => Ok(()),
+        }
+    }
+}
