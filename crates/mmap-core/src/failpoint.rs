@@ -1,6 +1,42 @@
 //! Named places where a test injects an error or ends the process.
 //!
-//! Without the feature `failpoints`, [`failpoint!`](crate::failpoint!) expands to nothing.
+//! Without the feature `failpoints`, [`failpoint!`](crate::failpoint!) expands to nothing. With it,
+//! each place asks a table, global to the process, what to do. A test arms an entry for as long as
+//! it holds a [`FailGuard`]; a child process is armed by its environment, with
+//! `FOLIOMQ_FAILPOINTS="name=kill@3;name=error(storage_full)"`.
+//!
+//! As the table is global, tests that use it belong into a test binary of their own, one at a time.
+
+#[cfg(feature = "failpoints")]
+mod table;
+
+#[cfg(feature = "failpoints")]
+pub use table::{Action, ENVIRONMENT, FailGuard, arm, hit};
+
+/// All failpoints of the workspace, by name: the crate, then the operation. A failpoint stands
+/// right before the operation. Hitting one that is not listed here panics, so the list is whole.
+pub const NAMES: &[&str] = &[
+    "mmap_core.allocate",
+    "mmap_core.create",
+    "mmap_core.create_dir",
+    "mmap_core.link",
+    "mmap_core.list",
+    "mmap_core.lock",
+    "mmap_core.map",
+    "mmap_core.msync",
+    "mmap_core.open",
+    "mmap_core.read",
+    "mmap_core.remove",
+    "mmap_core.remove_dir",
+    "mmap_core.rename",
+    "mmap_core.set_len",
+    "mmap_core.stat",
+    "mmap_core.statvfs",
+    "mmap_core.sync_all",
+    "mmap_core.sync_data",
+    "mmap_core.sync_dir",
+    "mmap_core.write",
+];
 
 /// A place where a test can interfere.
 ///
@@ -11,4 +47,27 @@
 #[macro_export]
 macro_rules! failpoint {
     ($($arguments:tt)*) => {};
+}
+
+/// A place where a test can interfere.
+///
+/// `failpoint!("crate.operation")` can only end the process;
+/// `failpoint!("crate.operation", |source| error)` can also return `Err(error)` from the function
+/// around it, made from an injected [`std::io::Error`].
+#[cfg(feature = "failpoints")]
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {
+        if let Some(source) = $crate::failpoint::hit($name) {
+            panic!(
+                "failpoint {} cannot return an error, only kill: {source}",
+                $name
+            );
+        }
+    };
+    ($name:literal, $error:expr) => {
+        if let Some(source) = $crate::failpoint::hit($name) {
+            return Err(($error)(source));
+        }
+    };
 }

@@ -40,13 +40,7 @@ pub(crate) fn replace<I: Io>(
     if let Some(backup) = backup {
         keep_backup(io, path, backup)?;
     }
-    failpoint!("mmap_core.replace.rename", |source| IoError::new(
-        "replace", path, source
-    ));
     io.rename(&temporary, path)?;
-    failpoint!("mmap_core.replace.sync_dir", |source| IoError::new(
-        "replace", path, source
-    ));
     io.sync_dir(directory(path))
 }
 
@@ -66,6 +60,9 @@ fn keep_backup<I: Io>(io: &I, path: &Path, backup: &Path) -> Result<(), IoError>
         Err(error) => return Err(error),
     }
     io.rename(&temporary, backup)?;
+    // When an earlier replacement stopped right here, both names stood for one file already, and
+    // then rename(2) succeeds without doing anything.
+    remove_if_there(io, &temporary)?;
     if directory(backup) != directory(path) {
         io.sync_dir(directory(backup))?;
     }
