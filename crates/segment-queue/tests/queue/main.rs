@@ -1,5 +1,11 @@
 //! The queue from outside: against a model, on damaged directories, with concurrent readers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends by panicking"
+)]
+
 mod files;
 mod model;
 mod preallocate;

@@ -256,7 +256,7 @@ impl<I: Io> Pair<I> {
             let slice = self.queue.slice_from(offset).unwrap();
             let (here, behind) = rest.split_at(slice.len());
             assert!(*slice == *here, "slice differs");
-            assert!(behind.is_empty() || (offset + slice.len() as u64) % SEGMENT_LEN == 0);
+            assert!(behind.is_empty() || (offset + slice.len() as u64).is_multiple_of(SEGMENT_LEN));
             assert!(behind.is_empty() || self.queue.slice(offset, slice.len() + 1).is_none());
             offset += slice.len() as u64;
             rest = behind;
