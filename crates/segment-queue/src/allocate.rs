@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mmap_core::{Appender, Io, IoFile, OsIo, RawMap};
 
 use crate::error::QueueError;
 use crate::guard::{lock, read};
+use crate::options::NameSync;
 use crate::queue::SegmentQueue;
 use crate::segment::{Attached, Segment};
 
@@ -149,8 +151,8 @@ impl<I: Io> Preallocator<I> {
 }
 
 impl<I: Io> SegmentQueue<I> {
-    /// Creates the segment at `base` with its first blocks; file and name are durable on return.
-    /// The caller holds `next`. On error no file is left, as far as the file system lets us.
+    /// Creates the segment at `base` with its first blocks; with [`NameSync::AtCreation`] its name
+    /// and length are durable on return. The caller holds `next`. On error no file is left, as far as the file system lets us.
     pub(crate) fn create_segment(&self, base: u64) -> Result<Prepared<I>, QueueError> {
         let home = &self.home;
         home.io.create_dir_all(&home.dir)?;
@@ -166,8 +168,13 @@ impl<I: Io> SegmentQueue<I> {
     fn prepare(&self, base: u64, file: Arc<I::File>) -> Result<Prepared<I>, QueueError> {
         let segment = Segment::new(&self.home, base);
         segment.allocate_to(&file, 1)?;
-        file.sync_all()?;
-        self.home.io.sync_dir(&self.home.dir)?;
+        match self.home.name_sync {
+            NameSync::AtCreation => {
+                file.sync_all()?;
+                self.home.io.sync_dir(&self.home.dir)?;
+            }
+            NameSync::WithFlush => self.names_synced.store(false, Ordering::Release),
+        }
         let appender = segment.attach(Arc::clone(&file), 0)?;
         Ok(Prepared {
             segment,

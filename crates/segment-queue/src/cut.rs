@@ -1,13 +1,14 @@
 //! Setting the end of a queue after recovery. Only before it serves anybody: readers' slices are
 //! of bytes that never change.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mmap_core::{Io, IoFile};
 
 use crate::allocate::Next;
 use crate::error::QueueError;
-use crate::guard::{read, write};
+use crate::guard::{lock, read, write};
 use crate::segment::Segment;
 use crate::writer::SegmentWriter;
 
@@ -83,6 +84,8 @@ impl<I: Io> SegmentWriter<I> {
     /// Those of removing files, the last ones first.
     pub fn reset(&mut self, base: u64) -> Result<(), QueueError> {
         let base = base - base % self.queue.segment_len();
+        let queue = Arc::clone(&self.queue);
+        let _no_flush = lock(&queue.flushing);
         self.close_tail()?;
         self.queue
             .published
@@ -110,6 +113,8 @@ impl<I: Io> SegmentWriter<I> {
     fn cut(&mut self, end: u64) -> Result<u64, QueueError> {
         self.queue.check_poison()?;
         self.queue.check_range(end, 0)?;
+        let queue = Arc::clone(&self.queue);
+        let _no_flush = lock(&queue.flushing);
         self.close_tail()?;
         // Whoever comes from now on sees nothing of what goes.
         self.queue.published.store(end, Ordering::Release);

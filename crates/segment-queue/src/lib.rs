@@ -71,7 +71,7 @@ pub use error::{AppendError, QueueError};
 pub use layout::{Damage, Layout, MISSING_COUNT_MAX};
 pub use name::{SEGMENT_NAME_LEN, parse_segment_name, segment_name};
 pub use options::{
-    DEFAULT_ALLOCATE_STEP, DamagePolicy, FLUSH_PAGE_LEN, FlushPolicy, SegmentQueueOptions,
+    DEFAULT_ALLOCATE_STEP, DamagePolicy, FLUSH_PAGE_LEN, FlushPolicy, NameSync, SegmentQueueOptions,
 };
 pub use queue::{SegmentQueue, Trimmed};
 pub use segment::Segment;

@@ -26,6 +26,8 @@ pub struct SegmentQueueOptions {
     /// Where an empty directory's addresses start, rounded down to a multiple of `segment_len`
     /// (RocketMQ 5.3.3 `MappedFileQueue.getLastMappedFile`). Default: 0.
     pub base_when_empty: u64,
+    /// When the name of a new file is made durable. Default: [`NameSync::AtCreation`].
+    pub name_sync: NameSync,
     /// What to do about segment files that are short, empty or missing. Default:
     /// [`DamagePolicy::RemoveEmptyLast`]. A queue opened to read never changes a file.
     pub damage: DamagePolicy,
@@ -39,6 +41,7 @@ impl SegmentQueueOptions {
             segment_len,
             allocate_step: DEFAULT_ALLOCATE_STEP,
             base_when_empty: 0,
+            name_sync: NameSync::AtCreation,
             damage: DamagePolicy::RemoveEmptyLast,
         }
     }
@@ -66,6 +69,18 @@ impl SegmentQueueOptions {
         }
         Ok(())
     }
+}
+
+/// When the name and length of a new segment file are made durable. Either way nothing in it counts
+/// as flushed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameSync {
+    /// When it is created, which for a prepared segment is off the append and flush paths.
+    AtCreation,
+    /// With the first flush that follows: for many small queues that can be rebuilt, where syncs
+    /// at creation would hold up whoever fills them. A power cut can leave files of what was not
+    /// flushed empty or missing before others: open with [`DamagePolicy::ExtendWithZeros`].
+    WithFlush,
 }
 
 /// What opening does about segment files that are shorter than they should be, or missing.

@@ -1,7 +1,7 @@
 //! The queue as its readers see it: one address space, sliced and read.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use mmap_core::{Access, Io, IoFile, MapSlice, OsIo};
@@ -35,6 +35,10 @@ pub struct SegmentQueue<I: Io = OsIo> {
     pub(crate) flushed: AtomicU64,
     /// The first failed write or sync; nothing is written after it.
     pub(crate) poison: OnceLock<String>,
+    /// Whether the names of all segments are known to be durable; those found at opening are not,
+    /// as a killed process may have left them in the cache. Set by flushing before it syncs the
+    /// directory, cleared by whoever creates a file after that.
+    pub(crate) names_synced: AtomicBool,
     /// Held while syncing, so that one sync runs at a time and `flushed` has no gaps.
     pub(crate) flushing: Mutex<()>,
     /// Held while segments are removed at the front.
@@ -105,6 +109,7 @@ impl<I: Io> SegmentQueue<I> {
             segment_len,
             allocate_step: options.allocate_step,
             access,
+            name_sync: options.name_sync,
         });
         let base_when_empty = options.base_when_empty - options.base_when_empty % segment_len;
         let min = layout.bases.first().copied().unwrap_or(base_when_empty);
@@ -117,6 +122,7 @@ impl<I: Io> SegmentQueue<I> {
             published: AtomicU64::new(end),
             flushed: AtomicU64::new(end),
             poison: OnceLock::new(),
+            names_synced: AtomicBool::new(false),
             flushing: Mutex::new(()),
             trimming: Mutex::new(()),
             next: Mutex::new(Next::Empty),
@@ -255,8 +261,8 @@ impl<I: Io> SegmentQueue<I> {
         Ok(())
     }
 
-    /// Removes the segments that end at or below `offset`, oldest first and never the last one;
-    /// each removal is durable before the next, so that no crash leaves a gap.
+    /// Removes the segments that end at or below `offset`, oldest first, but never the last one nor
+    /// what is not flushed; each removal is durable before the next, so that no crash leaves a gap.
     ///
     /// Slices of them stay valid; their space returns when the last one is dropped.
     ///
@@ -264,6 +270,7 @@ impl<I: Io> SegmentQueue<I> {
     /// Those of removing a file. What was removed before stays removed, the rest stays readable.
     pub fn trim_to(&self, offset: u64) -> Result<Trimmed, QueueError> {
         let _one_at_a_time = lock(&self.trimming);
+        let offset = offset.min(self.flushed());
         let mut trimmed = Trimmed::default();
         while let Some(segment) = self.take_first_below(offset) {
             if let Err(error) = self.home.io.remove_file(&segment.path())

@@ -10,6 +10,7 @@ use mmap_core::{Access, AppendRegion, Appender, Io, IoError, IoFile, MapSlice, O
 use crate::error::QueueError;
 use crate::guard::{read, write};
 use crate::name::segment_name;
+use crate::options::NameSync;
 
 /// What all segments of a queue share.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Home<I: Io> {
     pub(crate) segment_len: u64,
     pub(crate) allocate_step: u64,
     pub(crate) access: Access,
+    pub(crate) name_sync: NameSync,
 }
 
 /// One file of a [`SegmentQueue`](crate::SegmentQueue).

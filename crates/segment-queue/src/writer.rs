@@ -114,8 +114,6 @@ impl<I: Io> SegmentWriter<I> {
     /// Goes on to the next segment: the prepared one, or one created now. What is left of the
     /// current one counts as written; everything written is published.
     ///
-    /// The new file's name is durable on return.
-    ///
     /// # Errors
     /// [`QueueError::Full`] among others; nothing has changed then, and rolling can be tried
     /// again.
@@ -308,6 +306,7 @@ impl<I: Io> SegmentQueue<I> {
         let _one_at_a_time = lock(&self.flushing);
         self.check_poison()?;
         self.sync_segments(tail.segment.base())?;
+        self.sync_names()?;
         tail.file
             .sync_data()
             .map_err(|error| self.poisoned_by(error.into()))

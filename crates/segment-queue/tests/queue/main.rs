@@ -6,6 +6,8 @@
     reason = "a test ends by panicking"
 )]
 
+mod crash;
+mod faults;
 mod files;
 mod model;
 mod preallocate;

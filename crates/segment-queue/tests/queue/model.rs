@@ -1,9 +1,11 @@
 //! Any sequence of operations leaves what a plain vector of bytes would hold.
 
+use std::ffi::OsString;
 use std::io::IoSlice;
+use std::path::Path;
 use std::sync::Arc;
 
-use mmap_core::{Io, OsIo};
+use mmap_core::{Io, OsIo, SimIo};
 use proptest::prelude::*;
 use segment_queue::{
     AppendError, FlushPolicy, SegmentQueue, SegmentQueueOptions, SegmentWriter, segment_name,
@@ -264,21 +266,37 @@ impl<I: Io> Pair<I> {
     }
 }
 
+/// Applies the operations, and looks at the directory at the end.
+fn check<I: Io>(io: I, dir: &Path, ops: &[Op]) {
+    let mut options = SegmentQueueOptions::new(dir, SEGMENT_LEN);
+    options.allocate_step = 4096;
+    let mut pair = Pair::new(io, options);
+    for op in ops {
+        pair.apply(op);
+    }
+    let segments = pair.queue.segments();
+    let names: Vec<OsString> = segments
+        .iter()
+        .map(|segment| segment_name(segment.base()).into())
+        .collect();
+    let entries = pair.io.list(dir).unwrap_or_default();
+    let found: Vec<OsString> = entries.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, found);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn a_queue_holds_what_was_written(ops in prop::collection::vec(op(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
-        let mut options = SegmentQueueOptions::new(dir.path().join("queue"), SEGMENT_LEN);
-        options.allocate_step = 4096;
-        let mut pair = Pair::new(OsIo, options);
-        for op in &ops {
-            pair.apply(op);
-        }
-        let names: Vec<_> = pair.queue.segments().iter().map(|segment| segment_name(segment.base())).collect();
-        let entries = OsIo.list(&pair.options.dir).unwrap_or_default();
-        let found: Vec<_> = entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
-        prop_assert_eq!(names, found);
+        check(OsIo, &dir.path().join("queue"), &ops);
+    }
+
+    #[test]
+    fn a_queue_on_a_simulated_device_holds_what_was_written(
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        check(SimIo::new(1), Path::new("/store/queue"), &ops);
     }
 }
