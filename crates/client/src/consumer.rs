@@ -46,6 +46,8 @@ pub struct PullConsumer {
     addresses: Vec<String>,
     cursors: Vec<Cursor>,
     membership: HeartbeatData,
+    /// Messages that came and were not handed out yet.
+    ready: Vec<Received>,
 }
 
 /// How far a queue has been read.
@@ -91,6 +93,7 @@ impl PullConsumer {
             addresses: Queue::addresses(&queues),
             cursors: Vec::new(),
             membership: membership(group, topic),
+            ready: Vec::new(),
         };
         consumer.heartbeat()?;
         for queue in queues {
@@ -109,19 +112,18 @@ impl PullConsumer {
     /// Messages that came; none, if there are none within `timeout`.
     ///
     /// # Errors
-    /// A broker that refuses a pull, is gone, or does not answer in time. Those messages that
-    /// came before are had by polling again.
+    /// A broker that refuses a pull, is gone, or does not answer in time. Messages that came
+    /// before are had by polling again.
     pub fn poll(&mut self, timeout: Duration) -> Result<Vec<Received>, ClientError> {
         let deadline = Instant::now() + timeout;
-        let mut messages = Vec::new();
         loop {
             self.heartbeat()?;
             self.send_pulls()?;
             for address in self.addresses.clone() {
-                self.receive(&address, deadline, &mut messages)?;
+                self.receive(&address, deadline)?;
             }
-            if !messages.is_empty() || Instant::now() >= deadline {
-                return Ok(messages);
+            if !self.ready.is_empty() || Instant::now() >= deadline {
+                return Ok(std::mem::take(&mut self.ready));
             }
             self.check_overdue()?;
         }
@@ -240,12 +242,7 @@ impl PullConsumer {
 
     /// Takes the answers of one broker: the first that comes in this broker's turn, and all
     /// that are there behind it.
-    fn receive(
-        &mut self,
-        address: &str,
-        deadline: Instant,
-        messages: &mut Vec<Received>,
-    ) -> Result<(), ClientError> {
+    fn receive(&mut self, address: &str, deadline: Instant) -> Result<(), ClientError> {
         let now = Instant::now();
         let is_alone = self.addresses.len() == 1;
         let mut until = if is_alone {
@@ -258,7 +255,7 @@ impl PullConsumer {
                 .client
                 .with_connection(address, |connection| connection.receive(until));
             match outcome {
-                Ok(Some(answer)) => self.accept(address, &answer, messages)?,
+                Ok(Some(answer)) => self.accept(address, &answer)?,
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     self.forget_pulls(address);
@@ -270,12 +267,7 @@ impl PullConsumer {
         }
     }
 
-    fn accept(
-        &mut self,
-        address: &str,
-        answer: &Command,
-        messages: &mut Vec<Received>,
-    ) -> Result<(), ClientError> {
+    fn accept(&mut self, address: &str, answer: &Command) -> Result<(), ClientError> {
         let is_asked = |cursor: &&mut Cursor| {
             let opaque = cursor.pull.map(|pull| pull.opaque);
             cursor.queue.broker_address == address && opaque == Some(answer.opaque)
@@ -284,15 +276,16 @@ impl PullConsumer {
             return Ok(()); // an answer that was given up
         };
         cursor.pull = None;
-        match answer.response_code() {
-            ResponseCode::SUCCESS => Received::read_all(address, &answer.body, messages)?,
+        let messages = match answer.response_code() {
+            ResponseCode::SUCCESS => Received::read_all(address, &answer.body)?,
             ResponseCode::PULL_NOT_FOUND
             | ResponseCode::PULL_RETRY_IMMEDIATELY
-            | ResponseCode::PULL_OFFSET_MOVED => {}
+            | ResponseCode::PULL_OFFSET_MOVED => Vec::new(),
             _ => return Err(refusal(address, RequestCode::PULL_MESSAGE, answer)),
-        }
+        };
         let header: PullMessageResponseHeader = header_of(address, answer)?;
         cursor.next_offset = header.next_begin_offset;
+        self.ready.extend(messages);
         Ok(())
     }
 

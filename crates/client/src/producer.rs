@@ -179,12 +179,19 @@ impl Producer {
         let request = Command::request(code)
             .with_header(&header)
             .with_body(parcel.body.to_vec());
-        let answer = self.client.call(&queue.broker_address, request)?;
-        let Some(status) = SendStatus::of(answer.response_code()) else {
-            // The topic may have moved or been deleted.
+        let outcome = self
+            .client
+            .call(&queue.broker_address, request)
+            .and_then(|answer| {
+                let status = SendStatus::of(answer.response_code());
+                let refused = || refusal(&queue.broker_address, code, &answer);
+                Ok((status.ok_or_else(refused)?, answer))
+            });
+        if outcome.is_err() {
+            // The topic may be elsewhere now: the next message asks again.
             self.queues.remove(topic);
-            return Err(refusal(&queue.broker_address, code, &answer));
-        };
+        }
+        let (status, answer) = outcome?;
         let stored: SendMessageResponseHeader<'_> = header_of(&queue.broker_address, &answer)?;
         Ok(Receipt {
             status,

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
+use message::layout::MAGIC_BLANK;
 use message::names::property;
 use message::{BatchMessage, Compression, MessageId, Parsed, Properties, RecordError, RecordView};
 
@@ -59,26 +60,23 @@ impl Received {
         self.property(property::UNIQUE_KEY)
     }
 
-    /// Reads the records of an answer's body and adds their messages to `out`.
-    pub(crate) fn read_all(
-        address: &str,
-        body: &[u8],
-        out: &mut Vec<Self>,
-    ) -> Result<(), ClientError> {
+    /// The messages of an answer's body, all or none.
+    pub(crate) fn read_all(address: &str, body: &[u8]) -> Result<Vec<Self>, ClientError> {
         let failed = |source| ClientError::Record {
             address: address.to_owned(),
             source,
         };
+        let mut messages = Vec::new();
         let mut rest = body;
         while !rest.is_empty() {
             let Parsed::Record(record) = RecordView::parse(rest).map_err(failed)? else {
-                return Err(failed(RecordError::Magic(message::layout::MAGIC_BLANK)));
+                return Err(failed(RecordError::Magic(MAGIC_BLANK)));
             };
             record.verify_body_crc().map_err(failed)?;
-            Self::read_record(address, &record, out)?;
+            Self::read_record(address, &record, &mut messages)?;
             rest = rest.get(record.total_size()..).unwrap_or_default();
         }
-        Ok(())
+        Ok(messages)
     }
 
     /// One message, or those of an inner batch.
