@@ -48,7 +48,9 @@ mod io;
 mod lock;
 mod map;
 mod os;
+pub mod reaper;
 pub mod replace;
+pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;
 
@@ -59,5 +61,6 @@ pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
 pub use os::{OsFile, OsIo};
+pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};

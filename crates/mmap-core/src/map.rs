@@ -11,6 +11,7 @@
 
 use std::fmt::{self, Debug};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use crate::counters;
 use crate::error::IoError;
 use crate::io::Access;
+use crate::reaper;
+use crate::sigbus::Registration;
 
 /// A mapped range of bytes with a stable address.
 ///
@@ -132,11 +135,20 @@ pub struct NoGuard;
 ///
 /// It does not keep the file open, and outlives the file's name.
 pub struct OsMap {
-    raw: MmapRaw,
+    /// Taken by `drop` only.
+    mapped: ManuallyDrop<Mapped>,
     path: Arc<Path>,
     /// Position in the file of the first byte.
     file_offset: u64,
     access: Access,
+}
+
+/// The mapping itself, apart from what is known about it: what the reaper takes over.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    /// Above `raw`, so that it is dropped before the address range is free for others.
+    _registration: Registration,
+    raw: MmapRaw,
 }
 
 impl OsMap {
@@ -154,9 +166,14 @@ impl OsMap {
             Access::ReadOnly => options.map_raw_read_only(file)?,
             Access::ReadWrite => options.map_raw(file)?,
         };
+        let registration = Registration::new(raw.as_ptr().addr(), len, file_offset, path);
+        let mapped = ManuallyDrop::new(Mapped {
+            _registration: registration,
+            raw,
+        });
         counters::mapped(len);
         Ok(Self {
-            raw,
+            mapped,
             path: Arc::clone(path),
             file_offset,
             access,
@@ -170,10 +187,13 @@ impl OsMap {
 
     /// Refuses a range that is not within the mapping.
     fn check(&self, op: &'static str, range: &Range<usize>) -> Result<(), IoError> {
-        if range.start <= range.end && range.end <= self.raw.len() {
+        if range.start <= range.end && range.end <= self.mapped.raw.len() {
             return Ok(());
         }
-        let what = format!("range {range:?} of a mapping of {} bytes", self.raw.len());
+        let what = format!(
+            "range {range:?} of a mapping of {} bytes",
+            self.mapped.raw.len()
+        );
         Err(IoError::invalid(op, self.path(), what))
     }
 
@@ -188,14 +208,15 @@ impl OsMap {
         range: Range<usize>,
     ) -> Result<(), IoError> {
         self.check(op, &range)?;
-        self.raw
+        self.mapped
+            .raw
             .advise_range(advice, range.start, range.len())
             .map_err(|source| self.error(op, range.start, source))
     }
 
     /// Address and length of the whole pages that a range within the mapping touches.
     fn pages(&self, range: &Range<usize>) -> (*mut u8, usize) {
-        let pointer = self.raw.as_mut_ptr().wrapping_add(range.start);
+        let pointer = self.mapped.raw.as_mut_ptr().wrapping_add(range.start);
         let lead = pointer.addr() % page_size();
         (
             pointer.wrapping_sub(lead),
@@ -205,7 +226,7 @@ impl OsMap {
 }
 
 // SAFETY: (U4) memmap2 maps `len` bytes (above 0, see its checks) with MAP_SHARED and unmaps them
-// in the drop of `raw`, not before; `raw` is not exposed, so it is neither remapped nor unmapped by
+// in the drop of `Mapped`, not before; it is not exposed, so it is neither remapped nor unmapped by
 // others. File pages are always initialised. Writable mappings are made with PROT_WRITE. That a
 // page can become unreadable (SIGBUS) ends the process: see docs/unsafe.md.
 unsafe impl RawMap for OsMap {
@@ -213,12 +234,12 @@ unsafe impl RawMap for OsMap {
 
     #[inline]
     fn as_ptr(&self) -> *mut u8 {
-        self.raw.as_mut_ptr()
+        self.mapped.raw.as_mut_ptr()
     }
 
     #[inline]
     fn len(&self) -> usize {
-        self.raw.len()
+        self.mapped.raw.len()
     }
 
     #[inline]
@@ -235,7 +256,8 @@ unsafe impl RawMap for OsMap {
         const OP: &str = "msync";
         self.check(OP, &(position..position.saturating_add(len)))?;
         failpoint!("mmap_core.msync", |source| self.error(OP, position, source));
-        self.raw
+        self.mapped
+            .raw
             .flush_range(position, len)
             .map_err(|source| self.error(OP, position, source))
     }
@@ -253,7 +275,7 @@ unsafe impl RawMap for OsMap {
                 // SAFETY: (U5) the mapping is shared with its file, so that dropping its page table
                 // entries loses nothing: the next access finds the same bytes in the page cache.
                 let result = unsafe {
-                    self.raw.unchecked_advise_range(
+                    self.mapped.raw.unchecked_advise_range(
                         UncheckedAdvice::DontNeed,
                         range.start,
                         range.len(),
@@ -311,6 +333,16 @@ unsafe impl RawMap for OsMap {
 
 impl Drop for OsMap {
     fn drop(&mut self) {
+        // SAFETY: (U4) `mapped` is taken here only, and `self` is not used afterwards.
+        let mapped = unsafe { ManuallyDrop::take(&mut self.mapped) };
+        if mapped.raw.len() >= reaper::LEN_MIN {
+            reaper::unmap(mapped);
+        }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
         counters::unmapped(self.raw.len());
     }
 }
@@ -320,7 +352,7 @@ impl fmt::Debug for OsMap {
         f.debug_struct("OsMap")
             .field("path", &self.path)
             .field("file_offset", &self.file_offset)
-            .field("len", &self.raw.len())
+            .field("len", &self.mapped.raw.len())
             .field("access", &self.access)
             .finish()
     }

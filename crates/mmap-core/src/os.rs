@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
+use crate::counters;
 use crate::error::{IoError, LockError};
 use crate::io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 use crate::lock::OsLock;
 use crate::map::OsMap;
+use crate::reaper;
 
 /// How many parts one `pwritev` takes at most. The kernel takes 1024; a small array stays on the
 /// stack.
@@ -300,8 +302,16 @@ impl IoFile for OsFile {
             let what = format!("{len} bytes of a file of {file_len}");
             return Err(IoError::invalid(OP, &*self.path, what).at(offset));
         }
-        OsMap::new(&self.file, &self.path, offset, len, access)
-            .map_err(|source| self.error(OP, source).at(offset))
+        let map = || OsMap::new(&self.file, &self.path, offset, len, access);
+        let mapped = match map() {
+            Err(source) if source.kind() == io::ErrorKind::OutOfMemory => {
+                // Address space that was given up may not have been given back yet.
+                reaper::settle();
+                map().map_err(explain_no_memory)
+            }
+            result => result,
+        };
+        mapped.map_err(|source| self.error(OP, source).at(offset))
     }
 
     fn link_count(&self) -> Result<u64, IoError> {
@@ -321,6 +331,16 @@ fn kind(file_type: fs::FileType) -> FileKind {
     } else {
         FileKind::Other
     }
+}
+
+/// Adds to "Cannot allocate memory" how much is mapped and what limits it.
+fn explain_no_memory(source: io::Error) -> io::Error {
+    let what = format!(
+        "{source} ({} bytes in {} mappings; the limits are RLIMIT_AS and vm.max_map_count)",
+        counters::mapped_bytes(),
+        counters::mapped_files()
+    );
+    io::Error::new(source.kind(), what)
 }
 
 /// Allocates the blocks of a range by writing zeros over those that read as zeros.

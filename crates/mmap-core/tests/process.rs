@@ -1,0 +1,177 @@
+//! What only a process of its own can show: SIGBUS, and address space that runs out. And gauges of
+//! the whole process, which other tests would disturb: this binary's tests take turns.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo, counters, install_sigbus_handler, reaper};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+
+const CHILD_DIR: &str = "MMAP_CORE_TEST_DIR";
+const SIGABRT: i32 = 6;
+const SIGBUS: i32 = 7;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn sigbus_names_file_and_offset_and_aborts() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_child("child_reads_a_cut_file", dir.path());
+    assert_eq!(output.status.signal(), Some(SIGABRT), "{output:?}");
+    let expected = format!(
+        "mmap-core: SIGBUS at offset 12291 of {}: the page cannot be read or written (file cut by \
+         another program, device full or failing); aborting\n",
+        dir.path().join("00000000000000000000").display()
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(&expected), "{stderr}");
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_reads_a_cut_file() {
+    let Some(path) = child_path() else { return };
+    install_sigbus_handler().unwrap();
+    install_sigbus_handler().unwrap();
+    let file = OsIo.create(&path, 65_536).unwrap();
+    let region = AppendRegion::read_only(file.map(4096, 8196, Access::ReadOnly).unwrap(), 8196);
+    file.set_len(8192).unwrap();
+    assert_eq!(region.bytes(0..4096).unwrap()[4095], 0);
+    let unreadable = region.slice(8192..8196).unwrap();
+    panic!(
+        "read {} instead of a signal",
+        std::hint::black_box(unreadable[3])
+    );
+}
+
+#[test]
+fn sigbus_elsewhere_is_left_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_child("child_reads_a_foreign_mapping", dir.path());
+    assert_eq!(output.status.signal(), Some(SIGBUS), "{output:?}");
+    assert!(
+        !String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("mmap-core: SIGBUS")
+    );
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_reads_a_foreign_mapping() {
+    let Some(path) = child_path() else { return };
+    install_sigbus_handler().unwrap();
+    let file = OsIo.create(&path, 4096).unwrap();
+    drop(file.map(0, 4096, Access::ReadOnly).unwrap());
+    // A signal that is sent has no address of ours either. The first one restores std's handler,
+    // the second one that handler the default action, and the third one ends the process. Another
+    // thread may take them, and those that are sent before it does count as one.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        rustix::process::kill_process(rustix::process::getpid(), Signal::BUS).unwrap();
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn address_space_that_runs_out_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_child("child_runs_out_of_address_space", dir.path());
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_runs_out_of_address_space() {
+    const LEN: usize = 1 << 30;
+    let Some(path) = child_path() else { return };
+    let file = OsIo.create(&path, LEN as u64).unwrap();
+    let limit = Some(6 * LEN as u64);
+    setrlimit(
+        Resource::As,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
+    let mut maps = Vec::new();
+    let error = loop {
+        match file.map(0, LEN, Access::ReadOnly) {
+            Ok(map) => maps.push(map),
+            Err(error) => break error,
+        }
+        assert!(maps.len() < 6);
+    };
+    assert!(error.is_out_of_memory());
+    let text = error.to_string();
+    assert!(text.contains("RLIMIT_AS") && text.contains(&format!("{} mappings", maps.len())));
+    assert_eq!(file.len().unwrap(), LEN as u64);
+    // What was given up just now is waited for.
+    maps.clear();
+    maps.push(file.map(0, LEN, Access::ReadOnly).unwrap());
+}
+
+#[test]
+fn mappings_are_counted_and_large_ones_reaped() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsIo.create(&dir.path().join("f"), 64 << 20).unwrap();
+    let (bytes, files) = (counters::mapped_bytes(), counters::mapped_files());
+    let small = file.map(0, 5000, Access::ReadOnly).unwrap();
+    assert_eq!(counters::mapped_bytes(), bytes + 5000);
+    drop(small);
+    assert_eq!(
+        counters::mapped_bytes(),
+        bytes,
+        "small ones are unmapped at once"
+    );
+    // More than the reaper's queue holds: the rest is unmapped here.
+    let maps: Vec<_> = (0..300)
+        .map(|_| file.map(0, 64 << 20, Access::ReadOnly).unwrap())
+        .collect();
+    assert_eq!(counters::mapped_files(), files + 300);
+    drop(maps);
+    reaper::settle();
+    assert_eq!(
+        (counters::mapped_bytes(), counters::mapped_files()),
+        (bytes, files)
+    );
+}
+
+#[test]
+fn a_slice_dropped_last_unmaps() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsIo.create(&dir.path().join("f"), 16 << 20).unwrap();
+    let files = counters::mapped_files();
+    let region = AppendRegion::read_only(file.map(0, 16 << 20, Access::ReadOnly).unwrap(), 100);
+    let slice = region.slice(10..20).unwrap();
+    drop((region, file));
+    reaper::settle();
+    assert_eq!(counters::mapped_files(), files + 1);
+    assert_eq!(*slice, [0; 10]);
+    drop(slice);
+    reaper::settle();
+    assert_eq!(counters::mapped_files(), files);
+}
+
+fn run_child(test: &str, dir: &Path) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", test])
+        .env(CHILD_DIR, dir)
+        .output()
+        .unwrap()
+}
+
+fn child_path() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIR).map(|dir| PathBuf::from(dir).join("00000000000000000000"))
+}
