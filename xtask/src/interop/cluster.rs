@@ -1,5 +1,6 @@
 //! A name server and a broker as processes on loopback, ours or Java's, in a temporary directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ pub(super) struct Plan {
     pub(super) name_server: Implementation,
     pub(super) broker: Implementation,
     /// Further settings of the broker; they win over the usual ones.
-    pub(super) settings: Vec<(String, String)>,
+    pub(super) settings: Vec<(&'static str, String)>,
 }
 
 impl Plan {
@@ -64,6 +65,12 @@ impl Plan {
             broker: implementation,
             settings: Vec::new(),
         }
+    }
+
+    /// The same with one setting changed.
+    pub(super) fn with(mut self, key: &'static str, value: &str) -> Self {
+        self.settings.push((key, value.to_owned()));
+        self
     }
 }
 
@@ -235,24 +242,28 @@ impl Cluster {
 
     fn write_broker_conf(&self) -> Result<PathBuf> {
         let path = self.dir.path().join("broker.conf");
-        let mut text = String::new();
         let java_only = match self.plan.broker {
             Implementation::Java => JAVA_SETTINGS,
             Implementation::Ours => &[],
         };
-        for (key, value) in SETTINGS.iter().chain(java_only) {
-            text += &format!("{key}={value}\n");
-        }
         let port = self.broker_address.port();
-        text += &format!("listenPort={port}\nhaListenPort={}\n", port + 1);
-        text += &format!("storePathRootDir={}\n", self.store_dir().display());
+        let mut settings: BTreeMap<&str, String> = SETTINGS
+            .iter()
+            .chain(java_only)
+            .map(|(key, value)| (*key, value.to_string()))
+            .collect();
+        settings.insert("listenPort", port.to_string());
+        settings.insert("haListenPort", (port + 1).to_string());
+        settings.insert("storePathRootDir", self.store_dir().display().to_string());
         let serves_names_itself = self.plan.broker == Implementation::Ours && self.is_one_process();
         if !serves_names_itself {
-            text += &format!("namesrvAddr={}\n", self.name_server_address);
+            settings.insert("namesrvAddr", self.name_server_address.to_string());
         }
-        for (key, value) in &self.plan.settings {
-            text += &format!("{key}={value}\n");
-        }
+        settings.extend(self.plan.settings.iter().cloned());
+        let text: String = settings
+            .iter()
+            .map(|(key, value)| format!("{key}={value}\n"))
+            .collect();
         fs::write(&path, text).context("broker.conf")?;
         Ok(path)
     }

@@ -19,6 +19,15 @@ pub(super) fn client_suite(options: &Options) -> Result<()> {
     Driver::new("java client", command).run(&mut cluster, options)
 }
 
+/// RocketMQ's admin tools against the server under test.
+pub(super) fn admin_suite(options: &Options) -> Result<()> {
+    // Java's broker cannot delete a topic while its timer is off.
+    let plan = Plan::alone(options.server).with("timerWheelEnable", "true");
+    let mut cluster = Cluster::start(plan, options.keep)?;
+    let command = command("foliomq.interop.AdminDriver", "256m", cluster.dir())?;
+    Driver::new("java admin", command).run(&mut cluster, options)
+}
+
 /// A command that runs a main class of the Maven project; its files go below `home`.
 pub(super) fn command(main_class: &str, heap: &str, home: &Path) -> Result<Command> {
     let class_path = class_path()?;

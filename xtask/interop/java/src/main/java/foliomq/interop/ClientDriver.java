@@ -7,11 +7,16 @@ public final class ClientDriver {
 
     public static void main(String[] arguments) throws Exception {
         Target target = Target.parse(arguments);
-        try (Scope scope = new Scope(target)) {
-            scope.awaitRoute("TBW102");
-        }
         Suite suite = new Suite(target);
         SendChecks.register(suite);
+        PullChecks.register(suite);
+        PushChecks.register(suite);
+        OrderlyChecks.register(suite);
+        RetryChecks.register(suite);
+        OffsetChecks.register(suite);
+        QueryChecks.register(suite);
+        RefusalChecks.register(suite);
+        RestartChecks.register(suite);
         System.exit(suite.run(target.only()));
     }
 }

@@ -8,7 +8,9 @@ import org.apache.rocketmq.client.exception.MQClientException;
 
 /** Assertions, and waiting for a condition with a deadline. */
 final class Expect {
-    static final Duration SOON = Duration.ofSeconds(20);
+    static final Duration SOON = Duration.ofSeconds(30);
+    /** A Java client looks for the queues of its retry topic at its next rebalance, after 20 seconds. */
+    static final Duration AFTER_REBALANCE = Duration.ofSeconds(60);
     private static final long POLL_INTERVAL_MS = 20;
 
     private Expect() {
@@ -57,13 +59,17 @@ final class Expect {
         try {
             Object answer = call.call();
             throw new AssertionError(what + ": not refused, answered " + shorten(answer));
-        } catch (MQBrokerException refused) {
-            return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
-        } catch (MQClientException refused) {
-            if (refused.getCause() instanceof MQBrokerException cause) {
-                return reasoned(what, cause.getResponseCode(), cause.getErrorMessage());
+        } catch (MQBrokerException | MQClientException failure) {
+            // The client wraps what the broker says, sometimes twice.
+            for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
+                if (cause instanceof MQBrokerException refused) {
+                    return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
+                }
             }
-            return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
+            if (failure instanceof MQClientException refused) {
+                return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
+            }
+            throw failure;
         }
     }
 

@@ -42,6 +42,10 @@ final class Suite {
 
     /** Runs the checks whose name contains the text; returns the exit code. */
     int run(String only) throws Exception {
+        try (Scope scope = new Scope(target)) {
+            // The broker listens before it is registered.
+            scope.awaitRoute("TBW102");
+        }
         int failed = 0;
         ExecutorService threads = Executors.newFixedThreadPool(THREADS);
         List<Future<Boolean>> outcomes = new ArrayList<>();
