@@ -14,6 +14,8 @@ use crate::core::Core;
 use crate::cursor::QueueCursor;
 use crate::error::{AppendError, Failure, LogError, Misplaced, ReadError};
 use crate::options::CommitLogOptions;
+use crate::recover::Visit;
+use crate::scan::{CrcCheck, Found, Scanner};
 use crate::service::{LogServices, Next};
 
 /// The log of all messages: one long sequence of records in fixed-size segment files
@@ -212,6 +214,30 @@ impl<I: Io> CommitLog<I> {
     /// A file could not be removed.
     pub fn trim_to(&self, offset: u64) -> Result<Trimmed, LogError> {
         Ok(self.core.queue.trim_to(offset)?)
+    }
+
+    /// Shows each record from `from`, where a record starts, up to what readers may see, read by
+    /// `pread` and with its CRC checked: for building derived files again. Ends at the first bytes
+    /// that are not the record which belongs there, and returns where.
+    ///
+    /// # Errors
+    ///
+    /// A segment cannot be read, or the visitor refused a record.
+    pub fn walk(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, LogError> {
+        let (end, segment_len) = (self.visible(), self.core.queue.segment_len());
+        let mut scanner = Scanner::new(&self.core.queue, CrcCheck::Body);
+        let mut offset = from;
+        while offset < end {
+            match scanner.look_at(offset)? {
+                Found::Record(view) => {
+                    visit(&view).map_err(|source| LogError::Visit { offset, source })?;
+                    offset += view.total_size() as u64;
+                }
+                Found::SegmentEnd => offset += segment_len - offset % segment_len,
+                Found::Invalid(_) => break,
+            }
+        }
+        Ok(offset.min(end))
     }
 
     /// The store time of the first record in the segment that starts at `base`; see
