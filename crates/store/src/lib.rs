@@ -1,1 +1,81 @@
 //! The message store: put, get, query, dispatch, recover. The facade that embedders use.
+//!
+//! A directory of the files of Apache RocketMQ 5.3.3: a Java broker opens what this crate wrote,
+//! and the other way round. Messages go to one commit log; a thread follows it and builds the
+//! consume queues (by topic and queue) and the index (by key). Reads hand out slices of the
+//! mapped log, which stay valid for as long as they are held.
+//!
+//! What it is not: no network, no replication, no topics with settings (that is a broker's), no
+//! async runtime. Transactions, timers and delay levels are topics like others here; a broker
+//! gives them their meaning.
+//!
+//! ```
+//! use message::Message;
+//! use store::{AllMessages, GetLimits, GetStatus, MessageStore, StoreOptions};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let mut options = StoreOptions::new(dir.path());
+//! options.segment_len = 16 << 20; // RocketMQ's is 1 GiB
+//! let (store, report) = MessageStore::open(options)?;
+//! println!("{report}");
+//!
+//! let put = store.put(&Message {
+//!     topic: "orders",
+//!     queue_id: 0,
+//!     flag: 0,
+//!     sys_flag: Default::default(),
+//!     born_timestamp_ms: 1_700_000_000_000,
+//!     born_host: ([127, 0, 0, 1], 1234).into(),
+//!     store_host: ([127, 0, 0, 1], 10911).into(),
+//!     reconsume_times: 0,
+//!     prepared_transaction_offset: 0,
+//!     body: b"one coffee",
+//!     properties: b"KEYS\x01order-17\x02",
+//! })?;
+//! put.ticket.wait()?; // as durable as `options.flush` promises; a ticket is a `Future`, too
+//!
+//! while store.max_offset("orders", 0) != Some(1) {
+//!     std::thread::yield_now(); // the dispatching thread is about to show it to readers
+//! }
+//! let limits = GetLimits { count_max: 32, bytes_max: 1 << 20 };
+//! let got = store.get("orders", 0, 0, &limits, &AllMessages)?;
+//! assert_eq!(got.status, GetStatus::Found);
+//! let record = got.messages.records().next().ok_or("no record")?;
+//! assert_eq!(record.body(), b"one coffee");
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checkpoint;
+mod delay;
+mod dispatch;
+mod error;
+mod filter;
+mod get;
+mod messages;
+mod open;
+mod options;
+mod ownership;
+mod query;
+mod queues;
+mod services;
+mod store;
+
+pub use checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN, Checkpoint, CheckpointTimes};
+pub use commitlog::{
+    Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket, RecoveryReport,
+    SystemClock,
+};
+pub use consumequeue::{Boundary, Entry};
+pub use delay::{DELAY_LEVELS_DEFAULT, DelayLevelError, DelayLevels};
+pub use dispatch::{Arrival, ArrivalListener};
+pub use error::{CloseError, DispatchError, OpenError, PutError, ReadError};
+pub use filter::{AllMessages, Filter, TagFilter};
+pub use get::{Get, GetLimits, GetStatus};
+pub use indexfile::IndexOptions;
+pub use messages::Messages;
+pub use open::OpenReport;
+pub use options::{ReadLimits, StoreOptions};
+pub use ownership::{ABORT_FILE, LOCK_FILE, LastExit};
+pub use query::{KeyAnswer, KeyQuery, QUERY_COUNT_MAX};
+pub use store::MessageStore;

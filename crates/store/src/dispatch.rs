@@ -1,0 +1,270 @@
+//! Dispatch: from records of the log to entries of the derived files, and to whoever waits for
+//! new messages. RocketMQ calls it reput.
+//!
+//! One thread follows the log's visible end; recovery uses the same steps. Derived files are fed
+//! plain values, and may be built again from the log at any time: a record that is dispatched
+//! twice has one entry.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use commitlog::CommitLog;
+use consumequeue::{Entry, PutOutcome};
+use indexfile::IndexService;
+use message::{Parsed, RecordView, Transaction};
+use mmap_core::Io;
+
+use crate::error::DispatchError;
+use crate::queues::Queues;
+
+/// Bytes of the log that one step walks at most, so that waiting readers are told soon.
+const STEP_LEN_MAX: u64 = 1 << 20;
+
+/// A message that readers can get from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its queue.
+    pub queue_id: i32,
+    /// The queue offset behind it: the queue's new maximum.
+    pub next_offset: i64,
+    /// The tags code of its queue entry.
+    pub tags_code: i64,
+    /// When it was stored, ms.
+    pub store_timestamp_ms: i64,
+}
+
+/// Is told of each new message by the dispatching thread, and so must be quick.
+pub type ArrivalListener = dyn Fn(&Arrival<'_>) + Send + Sync;
+
+/// Builds derived entries from records.
+pub(crate) struct Dispatcher<I: Io> {
+    pub(crate) queues: Queues<I>,
+    pub(crate) index: Option<IndexService<I>>,
+    level_delays_ms: Vec<i64>,
+    /// Topics that have batch consume queues: never given simple ones, which a Java broker would
+    /// refuse to start with.
+    batch_topics: HashSet<String>,
+    listener: OnceLock<Arc<ArrivalListener>>,
+    /// Everything below has its entries. Written by the dispatching thread (Release), read by all.
+    next_offset: AtomicU64,
+    /// Store time of the last dispatched record. Written before `next_offset`.
+    last_store_ms: AtomicI64,
+}
+
+/// What became of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Dispatched {
+    queue: Option<PutOutcome>,
+    tags_code: i64,
+}
+
+impl<I: Io> Dispatcher<I> {
+    pub(crate) fn new(
+        queues: Queues<I>,
+        index: Option<IndexService<I>>,
+        level_delays_ms: Vec<i64>,
+        batch_topics: HashSet<String>,
+    ) -> Self {
+        Self {
+            queues,
+            index,
+            level_delays_ms,
+            batch_topics,
+            listener: OnceLock::new(),
+            next_offset: AtomicU64::new(0),
+            last_store_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Where the next step begins: everything below has its entries.
+    pub(crate) fn next_offset(&self) -> u64 {
+        self.next_offset.load(Ordering::Acquire)
+    }
+
+    /// Everything below `offset` was dispatched by recovery.
+    pub(crate) fn start_at(&self, offset: u64) {
+        self.next_offset.store(offset, Ordering::Release);
+    }
+
+    /// Store time of the last record that has its entries, ms; 0 before the first.
+    pub(crate) fn last_store_ms(&self) -> i64 {
+        self.last_store_ms.load(Ordering::Relaxed)
+    }
+
+    /// Sets who is told of new messages; the first one set stays.
+    pub(crate) fn listen(&self, listener: Arc<ArrivalListener>) -> bool {
+        self.listener.set(listener).is_ok()
+    }
+
+    pub(crate) fn has_batch_queues(&self, topic: &str) -> bool {
+        !self.batch_topics.is_empty() && self.batch_topics.contains(topic)
+    }
+
+    /// Dispatches what the log shows, at most [`STEP_LEN_MAX`] bytes of it. `false` when there
+    /// was nothing.
+    pub(crate) fn step(&self, log: &CommitLog<I>) -> Result<bool, DispatchError> {
+        let start = self.next_offset().max(log.min_offset());
+        let Some(slice) = log.readable_from(start) else {
+            return Ok(false);
+        };
+        let segment_len = log.options().segment_len;
+        let mut offset = start;
+        let mut rest: &[u8] = &slice;
+        while !rest.is_empty() && offset - start < STEP_LEN_MAX {
+            match RecordView::parse(rest) {
+                Ok(Parsed::Record(view)) => {
+                    let dispatched = self.dispatch(&view)?;
+                    offset += view.total_size() as u64;
+                    rest = rest.get(view.total_size()..).unwrap_or_default();
+                    self.last_store_ms
+                        .store(view.store_timestamp_ms(), Ordering::Relaxed);
+                    self.next_offset.store(offset, Ordering::Release);
+                    self.tell(&view, dispatched);
+                }
+                Ok(Parsed::Blank { .. }) => {
+                    offset = offset - offset % segment_len + segment_len;
+                    self.next_offset.store(offset, Ordering::Release);
+                    break;
+                }
+                // Fewer than 8 bytes at a segment's end hold no blank record.
+                Err(_) if segment_len - offset % segment_len < 8 => {
+                    offset = offset - offset % segment_len + segment_len;
+                    self.next_offset.store(offset, Ordering::Release);
+                    break;
+                }
+                Err(source) => return Err(DispatchError::Record { offset, source }),
+            }
+        }
+        Ok(offset > start)
+    }
+
+    /// Dispatches one record during recovery. Its queue's entries may have a gap before it, which
+    /// is told apart so that the queue can be rebuilt.
+    pub(crate) fn recover(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        self.dispatch(view).map(drop)
+    }
+
+    /// Puts a record into its consume queue again, and nowhere else. Entries of messages that the
+    /// log has lost become fillers.
+    pub(crate) fn rebuild_queue_entry(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        let tags_code = self.tags_code(view, &view.dispatch_fields());
+        match self.put_to_queue(view, tags_code) {
+            Err(DispatchError::Gap { index, .. }) => {
+                let queue = self.queues.find_or_create(view.topic(), view.queue_id())?;
+                queue.entries.fill(index)?;
+                self.put_to_queue(view, tags_code).map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Puts a record into the index again, and nowhere else.
+    pub(crate) fn rebuild_index_entry(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        self.put_to_index(view, &view.dispatch_fields())
+    }
+
+    fn dispatch(&self, view: &RecordView<'_>) -> Result<Dispatched, DispatchError> {
+        let fields = view.dispatch_fields();
+        let tags_code = self.tags_code(view, &fields);
+        let queue = self.put_to_queue(view, tags_code)?;
+        self.put_to_index(view, &fields)?;
+        Ok(Dispatched { queue, tags_code })
+    }
+
+    fn tags_code(&self, view: &RecordView<'_>, fields: &message::DispatchFields<'_>) -> i64 {
+        // A level that is no number delays nothing; Java would fail the whole record.
+        fields
+            .tags_code_of(view, &self.level_delays_ms)
+            .unwrap_or_else(|_| fields.tags_code())
+    }
+
+    fn put_to_queue(
+        &self,
+        view: &RecordView<'_>,
+        tags_code: i64,
+    ) -> Result<Option<PutOutcome>, DispatchError> {
+        let sys_flag = view.sys_flag();
+        let has_entry = sys_flag.transaction().takes_queue_offset()
+            && !sys_flag.is_inner_batch()
+            && !self.has_batch_queues(view.topic());
+        if !has_entry {
+            return Ok(None);
+        }
+        let queue = self.queues.find_or_create(view.topic(), view.queue_id())?;
+        let entry = Entry {
+            physical_offset: view.physical_offset(),
+            size: i32::try_from(view.total_size()).unwrap_or(i32::MAX),
+            tags_code,
+        };
+        let index = view.queue_offset();
+        match queue.entries.put(index, entry)? {
+            PutOutcome::Gap { max_index } => Err(DispatchError::Gap {
+                topic: view.topic().to_owned(),
+                queue_id: view.queue_id(),
+                index,
+                max_index,
+                physical_offset: view.physical_offset(),
+            }),
+            // The topic was deleted and created again: its queues begin anew.
+            PutOutcome::Occupied { .. } if index == 0 => {
+                queue.entries.truncate(0)?;
+                Ok(Some(queue.entries.put(index, entry)?))
+            }
+            PutOutcome::Occupied { max_index } => {
+                // Java 5.3.3 can use a queue offset twice after a restart; like it, we keep the
+                // first message's entry. The record stays findable by key and offset.
+                tracing::warn!(
+                    topic = view.topic(),
+                    queue_id = view.queue_id(),
+                    index,
+                    max_index,
+                    physical_offset = view.physical_offset(),
+                    "a queue offset is taken; the message has no entry in its queue"
+                );
+                Ok(None)
+            }
+            outcome => Ok(Some(outcome)),
+        }
+    }
+
+    fn put_to_index(
+        &self,
+        view: &RecordView<'_>,
+        fields: &message::DispatchFields<'_>,
+    ) -> Result<(), DispatchError> {
+        let Some(index) = &self.index else {
+            return Ok(());
+        };
+        if view.sys_flag().transaction() == Transaction::Rollback {
+            return Ok(());
+        }
+        for key in fields.index_keys() {
+            let offset = view.physical_offset().cast_unsigned();
+            index.put(view.topic(), key, offset, view.store_timestamp_ms())?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, view: &RecordView<'_>, dispatched: Dispatched) {
+        if let (Some(listener), Some(_)) = (self.listener.get(), dispatched.queue) {
+            listener(&Arrival {
+                topic: view.topic(),
+                queue_id: view.queue_id(),
+                next_offset: view.queue_offset() + 1,
+                tags_code: dispatched.tags_code,
+                store_timestamp_ms: view.store_timestamp_ms(),
+            });
+        }
+    }
+}
+
+impl<I: Io> std::fmt::Debug for Dispatcher<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("next_offset", &self.next_offset())
+            .finish()
+    }
+}

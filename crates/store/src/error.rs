@@ -1,0 +1,162 @@
+//! What can go wrong with a store, one enum per family of operations.
+
+use std::path::PathBuf;
+
+use commitlog::{AppendError, LogError};
+use consumequeue::ConsumeQueueError;
+use indexfile::IndexError;
+use message::{BatchError, EncodeError};
+use mmap_core::{IoError, LockError};
+
+/// A store was not opened. Unless the variant says otherwise, nothing in the directory was
+/// changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has the directory open, or this one has.
+    #[error(transparent)]
+    Lock(LockError),
+    /// The commit log: a foreign file, another segment size, damage, an I/O error.
+    #[error("commit log: {0}")]
+    Log(#[from] LogError),
+    /// The consume queues.
+    #[error("consume queue: {0}")]
+    Queue(#[from] ConsumeQueueError),
+    /// The index.
+    #[error("index: {0}")]
+    Index(#[from] IndexError),
+    /// Another file of the store.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A thread could not be started.
+    #[error("cannot start the thread {name}: {source}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A message was not stored, and consumed no queue offset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// The message breaks a limit or a rule of the format (RocketMQ: `MESSAGE_ILLEGAL`,
+    /// `PROPERTIES_SIZE_EXCEEDED`).
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The batch's body is not one.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A queue id that no queue can have.
+    #[error("queue id {queue_id} of topic {topic}: 0 to {max} are possible")]
+    QueueId {
+        /// The topic.
+        topic: String,
+        /// The queue id asked for.
+        queue_id: i32,
+        /// The highest that is possible.
+        max: i32,
+    },
+    /// A record of this kind is not written by this store (inner batches).
+    #[error("{what} cannot be stored")]
+    Unsupported {
+        /// What was to be stored.
+        what: &'static str,
+    },
+    /// The topic has batch consume queues, which this store does not build.
+    #[error("topic {topic} has batch consume queues in {}, which are not supported", dir.display())]
+    BatchQueues {
+        /// The topic.
+        topic: String,
+        /// Their directory.
+        dir: PathBuf,
+    },
+    /// The queue is new and cannot be created.
+    #[error("consume queue: {0}")]
+    Queue(#[from] ConsumeQueueError),
+    /// The log refused: full disk, failed sync, too much waiting, closed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// A read failed; the message may well be there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A consume queue could not be read.
+    #[error("consume queue: {0}")]
+    Queue(#[from] ConsumeQueueError),
+    /// The index could not be read.
+    #[error("index: {0}")]
+    Index(#[from] IndexError),
+    /// The store has no index (`messageIndexEnable=false`).
+    #[error("this store keeps no index of keys (messageIndexEnable is false)")]
+    NoIndex,
+}
+
+/// The derived files could not be written; the log is not touched by that. Dispatch goes on where
+/// it stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DispatchError {
+    /// A consume queue entry.
+    #[error("consume queue: {0}")]
+    Queue(#[from] ConsumeQueueError),
+    /// An index entry.
+    #[error("index: {0}")]
+    Index(#[from] IndexError),
+    /// A record of the log has an offset in its queue that leaves a gap behind the last entry.
+    #[error(
+        "message {index} of queue {queue_id} of topic {topic} at {physical_offset}: the entries \
+         end at {max_index}"
+    )]
+    Gap {
+        /// The topic.
+        topic: String,
+        /// The queue.
+        queue_id: i32,
+        /// The record's queue offset.
+        index: i64,
+        /// Where the entries end.
+        max_index: i64,
+        /// The record's place in the log.
+        physical_offset: i64,
+    },
+    /// The log holds something that is no record where the next one should be.
+    #[error("the log cannot be read at {offset}: {source}")]
+    Record {
+        /// Where.
+        offset: u64,
+        /// Why.
+        source: message::RecordError,
+    },
+}
+
+/// A store was not closed cleanly: the `abort` file stays, the next opening recovers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The log could not be flushed.
+    #[error("commit log: {0}")]
+    Log(#[from] LogError),
+    /// Derived files could not be written.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// Another file could not be written.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+impl From<ConsumeQueueError> for CloseError {
+    fn from(error: ConsumeQueueError) -> Self {
+        Self::Dispatch(error.into())
+    }
+}
+
+impl From<IndexError> for CloseError {
+    fn from(error: IndexError) -> Self {
+        Self::Dispatch(error.into())
+    }
+}

@@ -1,0 +1,121 @@
+//! What a store is opened with.
+
+use std::path::PathBuf;
+
+use commitlog::{CommitLogOptions, FlushMode};
+use indexfile::IndexOptions;
+use message::Limits;
+
+use crate::delay::DelayLevels;
+
+/// Options of a store. The sizes are part of the format: a directory is opened with the sizes it
+/// was written with, or refused.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The store's directory (RocketMQ: `storePathRootDir`).
+    pub root: PathBuf,
+    /// The commit log's directory; `commitlog` under the root by default (`storePathCommitLog`).
+    pub commit_log_dir: Option<PathBuf>,
+    /// Bytes of a commit log segment. Default: 1 GiB (`mappedFileSizeCommitLog`).
+    pub segment_len: u64,
+    /// Bytes of a consume queue file, a multiple of 20. Default: 6,000,000
+    /// (`mappedFileSizeConsumeQueue`).
+    pub queue_file_len: u64,
+    /// Shape of the index files, or `None` for no index (`maxHashSlotNum`, `maxIndexNum`,
+    /// `messageIndexEnable`).
+    pub index: Option<IndexOptions>,
+    /// When an acknowledgement means that the device has the message. Default: asynchronous
+    /// (`flushDiskType`). What each mode can lose is in docs/durability.md.
+    pub flush: FlushMode,
+    /// Limits of a message (`maxMessageSize`) and how its record is written.
+    pub limits: Limits,
+    /// Delays of the levels 1, 2, ... (`messageDelayLevel`).
+    pub delay_levels: DelayLevels,
+    /// Bounds of one read.
+    pub read: ReadLimits,
+}
+
+impl StoreOptions {
+    /// RocketMQ's defaults for a store in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            commit_log_dir: None,
+            segment_len: commitlog::DEFAULT_SEGMENT_LEN,
+            queue_file_len: 300_000 * consumequeue::ENTRY_LEN as u64,
+            index: Some(IndexOptions::DEFAULT),
+            flush: FlushMode::async_default(),
+            limits: Limits::default(),
+            delay_levels: DelayLevels::default(),
+            read: ReadLimits::DEFAULT,
+        }
+    }
+
+    pub(crate) fn commit_log(&self) -> CommitLogOptions {
+        let dir = self
+            .commit_log_dir
+            .clone()
+            .unwrap_or_else(|| self.root.join("commitlog"));
+        CommitLogOptions {
+            segment_len: self.segment_len,
+            flush: self.flush,
+            limits: self.limits,
+            ..CommitLogOptions::new(dir)
+        }
+    }
+
+    pub(crate) fn queue_dir(&self) -> PathBuf {
+        self.root.join("consumequeue")
+    }
+
+    pub(crate) fn batch_queue_dir(&self) -> PathBuf {
+        self.root.join("batchconsumequeue")
+    }
+
+    pub(crate) fn index_dir(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Files of our own lie here; they are never needed to open the store.
+    pub(crate) fn own_dir(&self) -> PathBuf {
+        self.root.join("foliomq")
+    }
+}
+
+/// Bounds of one [`get`](crate::MessageStore::get), whatever the caller asks for. The message
+/// that begins a read always passes, however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Messages of a read from the hot end of the log (`maxTransferCountOnMessageInMemory`).
+    pub hot_count_max: usize,
+    /// Bytes of a read from the hot end of the log (`maxTransferBytesOnMessageInMemory`).
+    pub hot_bytes_max: u64,
+    /// Messages of a read from behind it (`maxTransferCountOnMessageInDisk`).
+    pub cold_count_max: usize,
+    /// Bytes of a read from behind it (`maxTransferBytesOnMessageInDisk`).
+    pub cold_bytes_max: u64,
+    /// How many bytes of the log's end count as hot (`accessMessageInMemoryMaxRatio` of the
+    /// machine's memory).
+    pub hot_len: u64,
+    /// Queue entries examined at most by a read whose filter lets little through
+    /// (`maxFilterMessageSize` in entries).
+    pub examined_count_max: usize,
+}
+
+impl ReadLimits {
+    /// RocketMQ's values; hot is what 8 GiB of memory hold by its rule of 40 %.
+    pub const DEFAULT: Self = Self {
+        hot_count_max: 32,
+        hot_bytes_max: 256 * 1024,
+        cold_count_max: 8,
+        cold_bytes_max: 64 * 1024,
+        hot_len: (8 << 30) / 100 * 40,
+        examined_count_max: 16_000 / consumequeue::ENTRY_LEN,
+    };
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

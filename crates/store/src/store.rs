@@ -1,0 +1,388 @@
+//! The store: what embedders and the broker hold.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use commitlog::{Appended, AppendedBatch, Clock, CommitLog, SystemClock};
+use consumequeue::{Boundary, Entry};
+use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
+use mmap_core::{Io, MapSlice, OsIo};
+use segment_queue::FlushPolicy;
+
+use crate::checkpoint::Checkpoint;
+use crate::dispatch::{ArrivalListener, Dispatcher};
+use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
+use crate::filter::Filter;
+use crate::get::{self, Get, GetLimits, GetStatus};
+use crate::open::{self, OpenReport, Opened};
+use crate::options::StoreOptions;
+use crate::ownership::Ownership;
+use crate::query::{self, KeyAnswer, KeyQuery};
+use crate::queues::{QUEUE_ID_MAX, Queue};
+use crate::services::Services;
+
+/// A message store in a directory. See the [crate](crate)'s documentation.
+#[derive(Debug)]
+pub struct MessageStore<I: Io = OsIo> {
+    core: Arc<Core<I>>,
+    /// `None` when the caller steps the services itself, and once the store is closed.
+    services: Mutex<Option<Services<I>>>,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(crate) struct Core<I: Io> {
+    io: I,
+    options: StoreOptions,
+    pub(crate) log: CommitLog<I>,
+    pub(crate) dispatcher: Dispatcher<I>,
+    checkpoint: Checkpoint<I>,
+    ownership: Ownership<I>,
+    /// What a sync of the log must reach for the checkpoint to move.
+    mark: Mutex<Mark>,
+}
+
+/// A place in the log, and the store time of the record before it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    offset: u64,
+    store_ms: i64,
+}
+
+impl MessageStore<OsIo> {
+    /// Opens the store in `options.root`, recovering it if it was not closed, and starts its
+    /// threads.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: another owner, other sizes, foreign files, I/O.
+    pub fn open(options: StoreOptions) -> Result<(Self, OpenReport), OpenError> {
+        let (store, report) = Self::open_with(OsIo, options, Arc::new(SystemClock::new()))?;
+        store.start_services()?;
+        Ok((store, report))
+    }
+}
+
+impl<I: Io> MessageStore<I> {
+    /// Opens a store on any device with any clock, without threads: call
+    /// [`start_services`](Self::start_services), or the steps.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_with(
+        io: I,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let Opened {
+            ownership,
+            checkpoint,
+            log,
+            dispatcher,
+            report,
+        } = open::open(&io, &options, &clock)?;
+        let mark = Mutex::default();
+        let core = Core {
+            io,
+            options,
+            log,
+            dispatcher,
+            checkpoint,
+            ownership,
+            mark,
+        };
+        Ok((
+            Self {
+                core: Arc::new(core),
+                services: Mutex::new(None),
+            },
+            report,
+        ))
+    }
+
+    /// Starts the store's threads: flush, preallocation, dispatch.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start_services(&self) -> Result<(), OpenError> {
+        let services = Services::start(&self.core)?;
+        *self.lock_services() = Some(services);
+        Ok(())
+    }
+
+    /// The options it was opened with.
+    pub fn options(&self) -> &StoreOptions {
+        &self.core.options
+    }
+
+    /// The log, for what this facade does not offer.
+    pub fn log(&self) -> &CommitLog<I> {
+        &self.core.log
+    }
+
+    /// Stores a message at the end of its queue. The message is in the log on return; whether it
+    /// survives a power loss is what the ticket says.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Nothing was stored then, and no queue offset used.
+    pub fn put(&self, message: &Message<'_>) -> Result<Appended, PutError> {
+        let queue = self.queue_for_put(message)?;
+        let mut record = self.core.log.prepare(message)?;
+        Ok(self.core.log.append(&mut record, &queue.cursor)?)
+    }
+
+    /// Stores the messages of a client's batch: all of them, one behind the other, or none. The
+    /// body of `message` is the batch; its topic, queue, hosts and times are those of each
+    /// message.
+    ///
+    /// # Errors
+    /// See [`PutError`]. Nothing was stored then.
+    pub fn put_batch(&self, message: &Message<'_>) -> Result<AppendedBatch, PutError> {
+        let queue = self.queue_for_put(message)?;
+        let limits = &self.core.options.limits;
+        let mut records = BatchView::new(message.body)
+            .iter()
+            .map(|inner| Ok(PreparedRecord::of_batch_message(message, &inner?, limits)?))
+            .collect::<Result<Vec<_>, PutError>>()?;
+        Ok(self.core.log.append_batch(&mut records, &queue.cursor)?)
+    }
+
+    /// Reads a queue from `offset`. What is found can be read without copying, for as long as the
+    /// answer is held.
+    ///
+    /// # Errors
+    /// When the queue's file cannot be read.
+    pub fn get(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+        limits: &GetLimits,
+        filter: &dyn Filter,
+    ) -> Result<Get<I>, ReadError> {
+        match self.core.dispatcher.queues.find(topic, queue_id) {
+            Some(queue) => {
+                let options = &self.core.options;
+                get::get(&self.core.log, &queue, offset, limits, options, filter)
+            }
+            None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
+        }
+    }
+
+    /// The record that starts at a log offset; `None` where none does.
+    pub fn look_up(&self, physical_offset: u64) -> Option<MapSlice<I::Map>> {
+        self.core.log.record_at(physical_offset).ok()
+    }
+
+    /// Finds messages by key.
+    ///
+    /// # Errors
+    /// When the index cannot be read, or there is none.
+    pub fn query(&self, query: &KeyQuery<'_>) -> Result<KeyAnswer<I>, ReadError> {
+        let index = self
+            .core
+            .dispatcher
+            .index
+            .as_ref()
+            .ok_or(ReadError::NoIndex)?;
+        query::by_key(&self.core.log, index, query)
+    }
+
+    /// The first offset of a queue; `None` for a queue that is not there.
+    pub fn min_offset(&self, topic: &str, queue_id: i32) -> Option<i64> {
+        self.find(topic, queue_id)
+            .map(|queue| queue.entries.min_index())
+    }
+
+    /// The offset behind a queue's last readable message; `None` for a queue that is not there.
+    pub fn max_offset(&self, topic: &str, queue_id: i32) -> Option<i64> {
+        self.find(topic, queue_id)
+            .map(|queue| queue.entries.max_index())
+    }
+
+    /// The offset of a queue's message by store time; 0 for a queue that is not there. The
+    /// answers at the edges are RocketMQ's, see [`Boundary`].
+    ///
+    /// # Errors
+    /// When the queue's file cannot be read.
+    pub fn offset_by_time(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        timestamp_ms: i64,
+        boundary: Boundary,
+    ) -> Result<i64, ReadError> {
+        let Some(queue) = self.find(topic, queue_id) else {
+            return Ok(0);
+        };
+        let store_time = |entry: &Entry| self.store_time_of(entry);
+        Ok(queue
+            .entries
+            .index_by_time(timestamp_ms, boundary, &store_time)?)
+    }
+
+    /// When the message at a queue offset was stored, ms; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the queue's file cannot be read.
+    pub fn store_time_at(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+    ) -> Result<Option<i64>, ReadError> {
+        let Some(queue) = self.find(topic, queue_id) else {
+            return Ok(None);
+        };
+        let entry = queue.entries.entry(offset)?;
+        Ok(entry.and_then(|entry| self.store_time_of(&entry)))
+    }
+
+    /// The entry of a queue offset; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the queue's file cannot be read.
+    pub fn entry(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+    ) -> Result<Option<Entry>, ReadError> {
+        match self.find(topic, queue_id) {
+            Some(queue) => Ok(queue.entries.entry(offset)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Sets who is told of new messages. The first listener stays; `false` for a later one.
+    pub fn listen(&self, listener: Arc<ArrivalListener>) -> bool {
+        self.core.dispatcher.listen(listener)
+    }
+
+    /// Bytes of the log that readers could see and whose entries are not built yet.
+    pub fn dispatch_behind_bytes(&self) -> u64 {
+        self.core
+            .log
+            .visible()
+            .saturating_sub(self.core.dispatcher.next_offset())
+    }
+
+    /// Removes a topic's queues; its messages stay in the log until they expire. Nobody may put
+    /// to the topic meanwhile.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), ReadError> {
+        Ok(self.core.dispatcher.queues.delete_topic(topic)?)
+    }
+
+    /// Does a piece of the dispatcher's work; `false` when there was none. For a store without
+    /// threads.
+    ///
+    /// # Errors
+    /// See [`DispatchError`]; the next call tries again.
+    pub fn step_dispatch(&self) -> Result<bool, DispatchError> {
+        self.core.dispatcher.step(&self.core.log)
+    }
+
+    /// Syncs queues, index and checkpoint. For a store without threads.
+    ///
+    /// # Errors
+    /// When a sync fails.
+    pub fn step_flush_derived(&self) -> Result<(), CloseError> {
+        self.core.step_flush_derived()
+    }
+
+    /// Closes the store: stops its threads, dispatches and syncs everything, removes the `abort`
+    /// file, releases the lock once nobody holds the store any more.
+    ///
+    /// # Errors
+    /// See [`CloseError`]; the next opening recovers then.
+    pub fn close(&self) -> Result<(), CloseError> {
+        let services = self.lock_services().take();
+        drop(services);
+        let core = &self.core;
+        core.log.close()?;
+        while core.dispatcher.step(&core.log)? {}
+        core.step_flush_derived()?;
+        // What was flushed by closing the log counts from the second time on.
+        core.step_flush_derived()?;
+        core.ownership.mark_closed(&core.io)?;
+        Ok(())
+    }
+
+    fn find(&self, topic: &str, queue_id: i32) -> Option<Arc<Queue<I>>> {
+        self.core.dispatcher.queues.find(topic, queue_id)
+    }
+
+    fn queue_for_put(&self, message: &Message<'_>) -> Result<Arc<Queue<I>>, PutError> {
+        let Message {
+            topic, queue_id, ..
+        } = *message;
+        if !(0..=QUEUE_ID_MAX).contains(&queue_id) {
+            let topic = topic.to_owned();
+            return Err(PutError::QueueId {
+                topic,
+                queue_id,
+                max: QUEUE_ID_MAX,
+            });
+        }
+        if message.sys_flag.is_inner_batch() {
+            return Err(PutError::Unsupported {
+                what: "an inner batch",
+            });
+        }
+        if self.core.dispatcher.has_batch_queues(topic) {
+            let dir = self.core.options.batch_queue_dir();
+            return Err(PutError::BatchQueues {
+                topic: topic.to_owned(),
+                dir,
+            });
+        }
+        Ok(self
+            .core
+            .dispatcher
+            .queues
+            .find_or_create(topic, queue_id)?)
+    }
+
+    fn store_time_of(&self, entry: &Entry) -> Option<i64> {
+        let offset = u64::try_from(entry.physical_offset).ok()?;
+        let slice = self
+            .core
+            .log
+            .slice(offset, usize::try_from(entry.size).ok()?)?;
+        match RecordView::parse(&slice) {
+            Ok(Parsed::Record(view)) => Some(view.store_timestamp_ms()),
+            _ => None,
+        }
+    }
+
+    fn lock_services(&self) -> std::sync::MutexGuard<'_, Option<Services<I>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I: Io> Core<I> {
+    /// Syncs queues, index and checkpoint, in this order: the checkpoint never promises more
+    /// than is on the device.
+    pub(crate) fn step_flush_derived(&self) -> Result<(), CloseError> {
+        let now = Mark {
+            store_ms: self.dispatcher.last_store_ms(),
+            offset: self.dispatcher.next_offset(),
+        };
+        self.dispatcher.queues.set().flush(FlushPolicy::All)?;
+        self.checkpoint.advance_logics(now.store_ms);
+        if let Some(index) = &self.dispatcher.index
+            && let Some(end_ms) = index.flush()?.full_files_end_timestamp_ms
+        {
+            self.checkpoint.advance_index(end_ms);
+        }
+        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.log.flushed() >= mark.offset {
+            self.checkpoint.advance_physic(mark.store_ms);
+            *mark = now;
+        }
+        drop(mark);
+        self.checkpoint.flush()?;
+        Ok(())
+    }
+}
