@@ -20,6 +20,8 @@ pub(crate) struct Loaded<I: Io> {
     pub(crate) files: Vec<Arc<IndexFile<I>>>,
     /// Files that are no index files by name.
     pub(crate) ignored: Vec<PathBuf>,
+    /// Files without a byte: a crash came between their creation and their first header.
+    pub(crate) empty: Vec<PathBuf>,
 }
 
 /// What recovery left of them.
@@ -35,6 +37,7 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
     let mut loaded = Loaded {
         files: Vec::new(),
         ignored: Vec::new(),
+        empty: Vec::new(),
     };
     let entries = match io.list(dir) {
         Ok(entries) => entries,
@@ -46,7 +49,9 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
         .filter(|entry| entry.kind == FileKind::File)
     {
         let path = dir.join(&entry.name);
-        if entry.name.to_str().is_some_and(is_index_name) {
+        if entry.name.to_str().is_some_and(is_index_name) && entry.len == 0 {
+            loaded.empty.push(path);
+        } else if entry.name.to_str().is_some_and(is_index_name) {
             loaded
                 .files
                 .push(Arc::new(IndexFile::open(io, path, layout)?));

@@ -105,24 +105,23 @@ impl Scan {
         }
     }
 
-    /// Makes the file say what the scan found, durably: slots, header, and zeros over the entries
-    /// that were cut, so that no later scan takes them for good. Writes only what differs.
+    /// Makes the file say what the scan found, durably: slots, header, and zeros over everything
+    /// behind the good entries, so that no later scan takes it for good. Writes only what differs.
+    ///
+    /// It is synced also when nothing differs: after a kill the page cache may hold more than the
+    /// device, and a file that is not put to any more is not synced again.
     pub(crate) fn apply<F: IoFile>(
         &self,
         file: &F,
         old: &Header,
         new: &Header,
     ) -> Result<(), IoError> {
-        let mut changed = self.write_slots(file)?;
-        if self.next_entry < old.next_entry {
-            self.clear_entries(file, old.next_entry.min(self.layout.entry_count_max))?;
-            changed = true;
-        }
+        self.write_slots(file)?;
+        self.clear_entries(file)?;
         if new != old {
             file.write_all_at(&encode(new), 0)?;
-            changed = true;
         }
-        if changed { file.sync_data() } else { Ok(()) }
+        file.sync_data()
     }
 
     /// Whether `entry` can be the next one; if so, takes it in.
@@ -161,8 +160,7 @@ impl Scan {
         }
     }
 
-    fn write_slots<F: IoFile>(&self, file: &F) -> Result<bool, IoError> {
-        let mut changed = false;
+    fn write_slots<F: IoFile>(&self, file: &F) -> Result<(), IoError> {
         let mut position = self.layout.slot_position(0) as u64;
         let mut there = vec![0; SLOT_LEN * CHUNK_COUNT as usize];
         for chunk in self.slots.chunks(CHUNK_COUNT as usize) {
@@ -174,20 +172,25 @@ impl Scan {
             file.read_exact_at(there, position)?;
             if *there != *right {
                 file.write_all_at(&right, position)?;
-                changed = true;
             }
             position += right.len() as u64;
         }
-        Ok(changed)
+        Ok(())
     }
 
-    fn clear_entries<F: IoFile>(&self, file: &F, end: u32) -> Result<(), IoError> {
+    /// The kernel may have written any page of the tail, in any order: all of it is looked at.
+    fn clear_entries<F: IoFile>(&self, file: &F) -> Result<(), IoError> {
         let zeros = vec![0; ENTRY_LEN * CHUNK_COUNT as usize];
+        let mut there = zeros.clone();
         let mut ordinal = self.next_entry;
-        while ordinal < end {
-            let count = CHUNK_COUNT.min(end - ordinal);
+        while ordinal < self.layout.entry_count_max {
+            let count = CHUNK_COUNT.min(self.layout.entry_count_max - ordinal);
             let position = self.layout.entry_position(ordinal) as u64;
-            file.write_all_at(&zeros[..ENTRY_LEN * count as usize], position)?;
+            let len = ENTRY_LEN * count as usize;
+            file.read_exact_at(&mut there[..len], position)?;
+            if there[..len] != zeros[..len] {
+                file.write_all_at(&zeros[..len], position)?;
+            }
             ordinal += count;
         }
         Ok(())

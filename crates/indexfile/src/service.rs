@@ -111,6 +111,9 @@ impl<I: Io> IndexService<I> {
     ) -> Result<(Self, OpenReport), IndexError> {
         options.validate()?;
         let loaded = load(&io, dir, options.layout())?;
+        for path in &loaded.empty {
+            remove(&io, path)?;
+        }
         let mut report = OpenReport {
             ignored: loaded.ignored,
             ..OpenReport::default()
