@@ -11,7 +11,8 @@
 //!   (the next record goes there, as with RocketMQ): the ordinary cases;
 //! - at the first bytes that are not the record which belongs there: not a record at all, a wrong
 //!   length or CRC, a physical offset other than its position;
-//! - above [`RecoverFrom::flushed`], at a record stored before its predecessor. Store times do
+//! - above [`RecoverFrom::flushed`], at a record with an unwritten sector in its topic and
+//!   properties, which no CRC covers; and at a record stored before its predecessor. Store times do
 //!   not run backwards within a log of ours, so such bytes are stale: an earlier truncation left
 //!   them. Below, they are counted ([`RecoveryReport::time_steps_back`]) and kept, because Java
 //!   stamps records with a wall clock that may be set back.
@@ -28,7 +29,7 @@ use crate::error::{CallerError, LogError};
 use crate::log::CommitLog;
 use crate::options::CommitLogOptions;
 use crate::quarantine::{Piece, Quarantine};
-use crate::scan::{CrcCheck, Found, Invalid, Scanner};
+use crate::scan::{CrcCheck, Found, Invalid, Scanner, unwritten_sector};
 
 /// A log whose segments are open and whose end is not known yet.
 #[derive(Debug)]
@@ -271,6 +272,12 @@ impl<'a, I: Io> Scan<'a, I> {
             match self.scanner.look_at(offset)? {
                 Found::Record(view) => {
                     let time_ms = view.store_timestamp_ms();
+                    if offset >= from.flushed
+                        && let Some(offset) = unwritten_sector(&view, offset)
+                    {
+                        self.stop = Some(Invalid::Torn { offset });
+                        break;
+                    }
                     if time_ms < self.last_store_ms {
                         if offset >= from.flushed {
                             let previous_ms = self.last_store_ms;

@@ -17,6 +17,9 @@ use crate::error::LogError;
 /// belongs where it is.
 const CHUNK_LEN: u64 = 1 << 20;
 
+/// What a device writes whole or not at all.
+const SECTOR_LEN: u64 = 512;
+
 /// Bytes of a record up to and including its physical offset.
 const HEAD_LEN: usize = PHYSICAL_OFFSET_POSITION + 8;
 
@@ -57,6 +60,13 @@ pub enum Invalid {
         /// Where it says it belongs.
         found: i64,
     },
+    /// A record that has its body and its lengths, and zeros for a sector of its topic and
+    /// properties, which no CRC covers: a power loss came while it was written. RocketMQ keeps
+    /// such a record, and its keys and tags are lost.
+    Torn {
+        /// The first offset that was not written.
+        offset: u64,
+    },
     /// A record that was stored before its predecessor, above what is known to be flushed: bytes
     /// that an earlier truncation left behind (Java leaves them), not what was appended next.
     StoreTime {
@@ -79,6 +89,7 @@ impl fmt::Display for Invalid {
                 )
             }
             Self::PhysicalOffset { found } => write!(f, "a record that belongs at {found}"),
+            Self::Torn { offset } => write!(f, "a record that was not written from {offset} on"),
             Self::StoreTime {
                 found_ms,
                 previous_ms,
@@ -203,7 +214,8 @@ impl<'a, I: Io> Scanner<'a, I> {
 
     fn read(&mut self, offset: u64, len: u64) -> Result<(), LogError> {
         let segment_len = self.queue.segment_len();
-        let left = segment_len - offset % segment_len;
+        let left = (segment_len - offset % segment_len)
+            .min(self.queue.published().saturating_sub(offset).max(len));
         let wanted = len.max(CHUNK_LEN).min(left) as usize;
         let missing = wanted.saturating_sub(self.buffer.len());
         if self.buffer.try_reserve_exact(missing).is_err() {
@@ -253,6 +265,26 @@ fn check_head(head: &[u8], size: u32, offset: u64, left: u64) -> Result<(), Inva
         Err(error) => Err(Invalid::Record(error)),
         Ok(_) => Err(Invalid::Size { found: size, left }),
     }
+}
+
+/// The first sector of the device whose share of the record's topic and properties is zeros: it
+/// was not written when the power failed. The body has its CRC.
+pub(crate) fn unwritten_sector(view: &RecordView<'_>, offset: u64) -> Option<u64> {
+    let tail_len = view.topic_bytes().len() + 2 + view.properties().bytes().len();
+    let tail_start = view.total_size() - tail_len;
+    let mut at = offset + tail_start as u64;
+    let mut rest = view.bytes().get(tail_start..)?;
+    while !rest.is_empty() {
+        let share = (SECTOR_LEN - at % SECTOR_LEN).min(rest.len() as u64);
+        let (sector, behind) = rest.split_at(share as usize);
+        // A share of one or two bytes may be the length of empty properties.
+        if sector.len() > 2 && sector.iter().all(|byte| *byte == 0) {
+            return Some(at);
+        }
+        at += share;
+        rest = behind;
+    }
+    None
 }
 
 fn check_crc(view: &RecordView<'_>, crc: CrcCheck) -> Result<(), RecordError> {
