@@ -22,9 +22,12 @@ pub(crate) struct Queue<I: Io> {
 #[derive(Debug)]
 pub(crate) struct Queues<I: Io> {
     set: ConsumeQueueSet<I>,
-    // Topic -> queue id -> queue. Written when a queue is seen for the first time.
-    topics: RwLock<HashMap<String, HashMap<i32, Arc<Queue<I>>>>>,
+    // By topic. Written when a queue is seen for the first time.
+    topics: RwLock<HashMap<String, TopicQueues<I>>>,
 }
+
+/// The queues of one topic by queue id.
+type TopicQueues<I> = HashMap<i32, Arc<Queue<I>>>;
 
 impl<I: Io> Queues<I> {
     pub(crate) fn new(set: ConsumeQueueSet<I>) -> Self {

@@ -81,6 +81,22 @@ impl GoldenSet {
         self.file("broker.conf")
     }
 
+    /// Removes a file or directory of the store.
+    pub(crate) fn remove(&self, name: &str) {
+        let path = self.store_dir().join(name);
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.unwrap_or_else(|error| panic!("remove {}: {error}", path.display()));
+    }
+
+    /// Writes a file of the store.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.store_dir().join(name), bytes).expect("write a file");
+    }
+
     /// The value of a key of `broker.conf`.
     pub(crate) fn setting(&self, key: &str) -> Option<String> {
         let conf = fs::read_to_string(self.broker_conf()).expect("broker.conf");

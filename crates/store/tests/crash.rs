@@ -1,0 +1,273 @@
+//! A store on a simulated device whose power fails: what was acknowledged as durable is there
+//! afterwards, byte for byte, and everything else agrees with it.
+//!
+//! The seed is printed; `FOLIOMQ_SEED=n cargo test -p store --test crash` runs one again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use message::{Message, Parsed, RecordView};
+use mmap_core::{CrashStyle, SimIo};
+use store::{
+    AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore,
+    PutTicket, StoreOptions,
+};
+
+/// A clock that moves by a millisecond each time it is read.
+#[derive(Debug, Default)]
+struct Ticks(AtomicU64);
+
+impl Clock for Ticks {
+    fn wall_ms(&self) -> i64 {
+        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// What was put, in the order of the log.
+struct Issued {
+    topic: String,
+    queue_id: i32,
+    queue_offset: i64,
+    physical_offset: u64,
+    key: String,
+    body: Vec<u8>,
+    durable: bool,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64*: any generator will do, and this one needs no crate.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}
+
+fn options(flush: FlushMode) -> StoreOptions {
+    let mut options = StoreOptions::new("/store");
+    options.segment_len = 16 * 1024;
+    options.queue_file_len = 20 * 32;
+    options.index = Some(IndexOptions {
+        slot_count: 16,
+        entry_count_max: 40,
+        ..IndexOptions::DEFAULT
+    });
+    options.flush = flush;
+    options
+}
+
+fn open(io: &SimIo, flush: FlushMode, clock: &Arc<dyn Clock>) -> MessageStore<SimIo> {
+    let opened = MessageStore::open_with(io.clone(), options(flush), Arc::clone(clock));
+    let (store, _report) = opened.unwrap_or_else(|error| panic!("no start: {error}"));
+    store
+}
+
+fn put(store: &MessageStore<SimIo>, random: &mut Random, number: usize) -> (Issued, PutTicket) {
+    let topic = format!("Topic{}", random.below(3));
+    let queue_id = random.below(2) as i32;
+    let body: Vec<u8> = (0..random.below(700))
+        .map(|_| random.below(256) as u8)
+        .collect();
+    let key = format!("key-{number}");
+    let properties = format!("KEYS\u{1}{key}\u{2}TAGS\u{1}TagA\u{2}");
+    let appended = store
+        .put(&Message {
+            topic: &topic,
+            queue_id,
+            flag: 0,
+            sys_flag: Default::default(),
+            born_timestamp_ms: 1,
+            born_host: ([127, 0, 0, 1], 1).into(),
+            store_host: ([127, 0, 0, 1], 2).into(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &body,
+            properties: properties.as_bytes(),
+        })
+        .unwrap();
+    let issued = Issued {
+        topic,
+        queue_id,
+        queue_offset: appended.queue_offset,
+        physical_offset: appended.physical_offset,
+        key,
+        body,
+        durable: false,
+    };
+    (issued, appended.ticket)
+}
+
+/// Puts, flushes and dispatches at random, until the power fails; then checks.
+fn run(seed: u64, flush: FlushMode) {
+    let mut random = Random(seed | 1);
+    let clock: Arc<dyn Clock> = Arc::new(Ticks::default());
+    let mut io = SimIo::new(seed);
+    let mut issued: Vec<Issued> = Vec::new();
+    for _round in 0..3 {
+        let store = open(&io, flush, &clock);
+        let mut waiting: Vec<(usize, PutTicket)> = Vec::new();
+        for _ in 0..100 {
+            match random.below(10) {
+                0..6 => {
+                    let (message, ticket) = put(&store, &mut random, issued.len());
+                    waiting.push((issued.len(), ticket));
+                    issued.push(message);
+                }
+                6 => drop(store.log().step_flush()),
+                7 => drop(store.step_dispatch().unwrap()),
+                8 => store.step_flush_derived().unwrap(),
+                _ => io.writeback(),
+            }
+            waiting.retain(|(index, ticket)| match ticket.try_ready() {
+                Some(outcome) => {
+                    let flushed = outcome.unwrap().flushed;
+                    issued[*index].durable = flushed > issued[*index].physical_offset;
+                    false
+                }
+                None => true,
+            });
+        }
+        let flushed = store.log().flushed();
+        for message in issued
+            .iter_mut()
+            .filter(|message| message.physical_offset < flushed)
+        {
+            message.durable = true;
+        }
+        let styles = [
+            CrashStyle::KillProcess,
+            CrashStyle::LoseUnsynced,
+            CrashStyle::Tear,
+        ];
+        io = io.crash(styles[random.below(3) as usize]);
+        drop(store);
+        let store = open(&io, flush, &clock);
+        issued.truncate(survivors(&store, &issued));
+        check_derived(&store, &issued);
+        drop(store);
+        // What was in doubt is decided now.
+        issued.iter_mut().for_each(|message| message.durable = true);
+        let again = open(&io, flush, &clock);
+        assert_eq!(
+            survivors(&again, &issued),
+            issued.len(),
+            "a second opening changes nothing"
+        );
+        again.close().unwrap();
+    }
+}
+
+/// How many messages are in the log: a prefix of those issued, with every durable one.
+fn survivors(store: &MessageStore<SimIo>, issued: &[Issued]) -> usize {
+    let end = store.log().max_offset();
+    let count = issued.partition_point(|message| message.physical_offset < end);
+    for message in &issued[..count] {
+        let slice = store
+            .look_up(message.physical_offset)
+            .expect("a record in the middle");
+        let Ok(Parsed::Record(view)) = RecordView::parse(&slice) else {
+            panic!("a record")
+        };
+        view.verify_body_crc().unwrap();
+        assert_eq!(
+            (view.topic(), view.body()),
+            (message.topic.as_str(), &message.body[..])
+        );
+    }
+    for lost in &issued[count..] {
+        assert!(
+            !lost.durable,
+            "acknowledged and lost: {} at {}",
+            lost.key, lost.physical_offset
+        );
+    }
+    count
+}
+
+/// Queues and log agree one to one, and every key is found.
+fn check_derived(store: &MessageStore<SimIo>, issued: &[Issued]) {
+    let mut ends = std::collections::HashMap::new();
+    for message in issued {
+        ends.insert(
+            (message.topic.as_str(), message.queue_id),
+            message.queue_offset + 1,
+        );
+        let limits = GetLimits {
+            count_max: 1,
+            bytes_max: 1 << 20,
+        };
+        let Issued {
+            topic,
+            queue_id,
+            queue_offset,
+            key,
+            ..
+        } = message;
+        let got = store
+            .get(topic, *queue_id, *queue_offset, &limits, &AllMessages)
+            .unwrap();
+        assert_eq!(
+            got.status,
+            GetStatus::Found,
+            "{topic}-{queue_id} at {queue_offset}"
+        );
+        let view = got.messages.records().next().unwrap();
+        assert_eq!(view.physical_offset() as u64, message.physical_offset);
+        let answer = store
+            .query(&KeyQuery {
+                topic,
+                key,
+                count_max: 8,
+                begin_ms: 0,
+                end_ms: i64::MAX,
+            })
+            .unwrap();
+        assert_eq!(answer.messages.count(), 1, "{key}");
+    }
+    for ((topic, queue_id), end) in ends {
+        assert_eq!(
+            store.max_offset(topic, queue_id),
+            Some(end),
+            "{topic}-{queue_id}"
+        );
+    }
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    if let Ok(text) = std::env::var("FOLIOMQ_SEED") {
+        return vec![text.parse().expect("FOLIOMQ_SEED is a number")];
+    }
+    let fresh = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |elapsed| elapsed.as_nanos() as u64);
+    (1..=count)
+        .chain((0..count).map(|index| fresh.wrapping_add(index)))
+        .collect()
+}
+
+fn run_all(flush: FlushMode) {
+    for seed in seeds(if cfg!(debug_assertions) { 20 } else { 200 }) {
+        let outcome = std::panic::catch_unwind(|| run(seed, flush));
+        if outcome.is_err() {
+            panic!("failed: FOLIOMQ_SEED={seed}");
+        }
+    }
+}
+
+#[test]
+fn sync_flush_loses_nothing_that_was_acknowledged() {
+    run_all(FlushMode::sync_default());
+}
+
+#[test]
+fn async_flush_loses_nothing_that_was_flushed() {
+    run_all(FlushMode::async_default());
+}
