@@ -53,6 +53,8 @@ const JAVA_SETTINGS: &[(&str, &str)] = &[
 pub(super) struct Plan {
     pub(super) name_server: Implementation,
     pub(super) broker: Implementation,
+    /// Whether the name server is a process of its own, though both have one implementation.
+    pub(super) apart: bool,
     /// Further settings of the broker; they win over the usual ones.
     pub(super) settings: Vec<(&'static str, String)>,
 }
@@ -61,8 +63,17 @@ impl Plan {
     /// One process that serves both.
     pub(super) fn alone(implementation: Implementation) -> Self {
         Self {
-            name_server: implementation,
-            broker: implementation,
+            apart: false,
+            ..Self::apart(implementation, implementation)
+        }
+    }
+
+    /// The broker registers with a name server that is a process of its own.
+    pub(super) fn apart(name_server: Implementation, broker: Implementation) -> Self {
+        Self {
+            name_server,
+            broker,
+            apart: true,
             settings: Vec::new(),
         }
     }
@@ -137,11 +148,17 @@ impl Cluster {
 
     /// Kills the broker (SIGKILL), and starts it again on the same store.
     pub(super) fn crash_broker(&mut self) -> Result<()> {
-        if let Some(mut broker) = self.broker.take() {
-            broker.process().kill()?;
-        }
+        self.kill_broker()?;
         self.broker = Some(self.start_broker()?);
         Ok(())
+    }
+
+    /// Kills the broker (SIGKILL).
+    pub(super) fn kill_broker(&mut self) -> Result<()> {
+        match self.broker.take() {
+            Some(mut broker) => broker.process().kill(),
+            None => Ok(()),
+        }
     }
 
     /// Stops the broker as an operator would.
@@ -161,8 +178,13 @@ impl Cluster {
             .collect()
     }
 
+    /// The broker's configuration, as it was last started.
+    pub(super) fn broker_conf(&self) -> PathBuf {
+        self.dir.path().join("broker.conf")
+    }
+
     fn is_one_process(&self) -> bool {
-        self.plan.name_server == self.plan.broker
+        !self.plan.apart
     }
 
     fn start_name_server(&self) -> Result<Server> {
@@ -241,7 +263,7 @@ impl Cluster {
     }
 
     fn write_broker_conf(&self) -> Result<PathBuf> {
-        let path = self.dir.path().join("broker.conf");
+        let path = self.broker_conf();
         let java_only = match self.plan.broker {
             Implementation::Java => JAVA_SETTINGS,
             Implementation::Ours => &[],

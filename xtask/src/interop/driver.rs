@@ -2,8 +2,8 @@
 //!
 //! A driver gets `--name-server HOST:PORT --broker HOST:PORT` and perhaps `--only TEXT`, and
 //! prints one line a check: `PASS name (12 ms)`, `FAIL name: why`, `SKIP name: why`. A line
-//! `@restart` or `@crash` asks for the broker to be stopped cleanly or killed, and started again;
-//! the answer on the driver's standard input is `ok`. Other lines are its log.
+//! `@restart` or `@crash` asks for the broker to be stopped cleanly or killed, and started again,
+//! `@stop` only to be stopped; the answer on the driver's standard input is `ok`. Other lines are its log.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -133,6 +133,7 @@ fn obey(order: &str, cluster: &mut Cluster) -> Result<()> {
     match order {
         "@restart" => cluster.restart_broker(),
         "@crash" => cluster.crash_broker(),
+        "@stop" => cluster.stop_broker(),
         other => bail!("the driver asks for {other}, which nobody knows"),
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::cluster::{Cluster, Plan};
 use super::driver::Driver;
-use crate::test::Options;
+use crate::test::{Implementation, Options};
 use crate::{process, workspace};
 
 /// The Java client against the server under test.
@@ -26,6 +26,24 @@ pub(super) fn admin_suite(options: &Options) -> Result<()> {
     let mut cluster = Cluster::start(plan, options.keep)?;
     let command = command("foliomq.interop.AdminDriver", "256m", cluster.dir())?;
     Driver::new("java admin", command).run(&mut cluster, options)
+}
+
+/// Brokers registered with name servers that are not their own: ours with Java's, Java's with ours.
+pub(super) fn name_server_suite(options: &Options) -> Result<()> {
+    let pairs = match options.server {
+        Implementation::Java => vec![(Implementation::Java, Implementation::Java)],
+        Implementation::Ours => vec![
+            (Implementation::Java, Implementation::Ours),
+            (Implementation::Ours, Implementation::Java),
+        ],
+    };
+    for (name_server, broker) in pairs {
+        println!("   name server {name_server:?}, broker {broker:?}");
+        let mut cluster = Cluster::start(Plan::apart(name_server, broker), options.keep)?;
+        let command = command("foliomq.interop.NameServerDriver", "256m", cluster.dir())?;
+        Driver::new("java name server", command).run(&mut cluster, options)?;
+    }
+    Ok(())
 }
 
 /// A command that runs a main class of the Maven project; its files go below `home`.

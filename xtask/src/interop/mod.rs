@@ -3,6 +3,7 @@
 mod cluster;
 mod driver;
 mod java;
+mod store;
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::test::Suite;
 
 /// Every interop suite.
 pub fn suites() -> Vec<Suite> {
-    vec![client(), admin()]
+    vec![client(), admin(), name_server(), store()]
 }
 
 fn client() -> Suite {
@@ -30,5 +31,25 @@ fn admin() -> Suite {
         budget: Duration::from_secs(120),
         needs: &["java", "mvn"],
         run: java::admin_suite,
+    }
+}
+
+fn name_server() -> Suite {
+    Suite {
+        name: "java-namesrv",
+        about: "our broker with RocketMQ's name server, RocketMQ's broker with ours",
+        budget: Duration::from_secs(180),
+        needs: &["java", "mvn"],
+        run: java::name_server_suite,
+    }
+}
+
+fn store() -> Suite {
+    Suite {
+        name: "java-store",
+        about: "the broker's store opened and appended to by RocketMQ's store, and back",
+        budget: Duration::from_secs(120),
+        needs: &["java", "mvn"],
+        run: store::suite,
     }
 }

@@ -53,9 +53,13 @@ final class Scope implements AutoCloseable {
     /** Creates a topic by RC 17, and waits until the name server knows it. */
     String newTopic(String hint, int queueCount) throws Exception {
         String topic = name(hint);
+        createTopic(topic, queueCount);
+        return topic;
+    }
+
+    void createTopic(String topic, int queueCount) throws Exception {
         admin().createAndUpdateTopicConfig(target.broker(), new TopicConfig(topic, queueCount, queueCount, 6));
         awaitRoute(topic);
-        return topic;
     }
 
     TopicRouteData awaitRoute(String topic) throws Exception {
