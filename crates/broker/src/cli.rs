@@ -61,8 +61,8 @@ pub struct NamesrvFlags {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
     pub listen: String,
     /// File of the key-value configuration [default: $HOME/namesrv/kvConfig.json].
-    #[arg(long, value_name = "FILE")]
-    pub kv_config: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    pub kv_dir: Option<PathBuf>,
 }
 
 /// Flags of `send`.

@@ -5,6 +5,10 @@
 //! - [`cli`]: the command line.
 //! - [`server`]: sockets, frames, back pressure. Knows nothing of what requests mean.
 //! - [`state`]: the tables kept as JSON files beside the store.
+//! - [`broker`]: tables, store and clients together, and which of [`processor`]'s functions serves
+//!   which request.
+//! - [`schedule`]: delay levels. [`hold`]: pulls that wait. [`namesrv`]: the name server.
+//! - [`node`]: all of it started and stopped in order. [`command`]: what the program does.
 //! - [`clients`]: who is connected, in which group, and which queues it has locked.
 //!
 //! Below it no crate knows of tokio, sockets or JSON.
@@ -18,8 +22,18 @@
 //! # Ok::<(), foliomq::config::ConfigError>(())
 //! ```
 
+pub mod broker;
 pub mod cli;
 pub mod clients;
+pub mod clock;
+pub mod command;
 pub mod config;
+pub mod hold;
+pub mod namesrv;
+pub mod node;
+pub mod processor;
+pub mod registration;
+pub mod schedule;
 pub mod server;
 pub mod state;
+pub mod traffic;

@@ -1,3 +1,39 @@
 //! The broker: name server, RocketMQ broker and tools in one binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use foliomq::cli::{Command, CommandLine};
+use foliomq::command;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    log_to_stderr();
+    if let Err(error) = mmap_core::install_sigbus_handler() {
+        tracing::warn!(%error, "a failing device will end the process without naming the file");
+    }
+    let outcome = match line.command {
+        None => command::serve::run(&line.serve.into()),
+        Some(Command::Serve(flags)) => command::serve::run(&flags.into()),
+        Some(Command::Namesrv(flags)) => command::namesrv::run(&flags),
+        Some(Command::Send(flags)) => command::send::run(&flags),
+        Some(Command::Consume(flags)) => command::consume::run(&flags),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line for each event of a life; `RUST_LOG` chooses more or less.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

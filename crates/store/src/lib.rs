@@ -63,8 +63,8 @@ mod store;
 
 pub use checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN, Checkpoint, CheckpointTimes};
 pub use commitlog::{
-    Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket, RecoveryReport,
-    SystemClock,
+    AppendError, Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket,
+    RecoveryReport, SystemClock,
 };
 pub use consumequeue::{Boundary, Entry};
 pub use delay::{DELAY_LEVELS_DEFAULT, DelayLevelError, DelayLevels};
@@ -78,4 +78,4 @@ pub use open::OpenReport;
 pub use options::{ReadLimits, StoreOptions};
 pub use ownership::{ABORT_FILE, LOCK_FILE, LastExit};
 pub use query::{KeyAnswer, KeyQuery, QUERY_COUNT_MAX};
-pub use store::MessageStore;
+pub use store::{MessageStore, PutBatch};

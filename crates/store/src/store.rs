@@ -28,6 +28,15 @@ pub struct MessageStore<I: Io = OsIo> {
     services: Mutex<Option<Services<I>>>,
 }
 
+/// What became of a batch.
+#[derive(Debug)]
+pub struct PutBatch {
+    /// The records together.
+    pub appended: AppendedBatch,
+    /// Where each of them starts in the log.
+    pub physical_offsets: Vec<u64>,
+}
+
 /// What the threads share.
 #[derive(Debug)]
 pub(crate) struct Core<I: Io> {
@@ -135,14 +144,25 @@ impl<I: Io> MessageStore<I> {
     ///
     /// # Errors
     /// See [`PutError`]. Nothing was stored then.
-    pub fn put_batch(&self, message: &Message<'_>) -> Result<AppendedBatch, PutError> {
+    pub fn put_batch(&self, message: &Message<'_>) -> Result<PutBatch, PutError> {
         let queue = self.queue_for_put(message)?;
         let limits = &self.core.options.limits;
         let mut records = BatchView::new(message.body)
             .iter()
             .map(|inner| Ok(PreparedRecord::of_batch_message(message, &inner?, limits)?))
             .collect::<Result<Vec<_>, PutError>>()?;
-        Ok(self.core.log.append_batch(&mut records, &queue.cursor)?)
+        let appended = self.core.log.append_batch(&mut records, &queue.cursor)?;
+        let mut next = appended.physical_offset;
+        let offset_of = |record: &PreparedRecord<'_>| {
+            let offset = next;
+            next += record.len() as u64;
+            offset
+        };
+        let physical_offsets = records.iter().map(offset_of).collect();
+        Ok(PutBatch {
+            appended,
+            physical_offsets,
+        })
     }
 
     /// Reads a queue from `offset`. What is found can be read without copying, for as long as the
@@ -234,6 +254,15 @@ impl<I: Io> MessageStore<I> {
         };
         let entry = queue.entries.entry(offset)?;
         Ok(entry.and_then(|entry| self.store_time_of(&entry)))
+    }
+
+    /// When the oldest message of the log was stored, ms; `None` for an empty log.
+    pub fn earliest_store_time(&self) -> Option<i64> {
+        let slice = self.core.log.record_at(self.core.log.min_offset()).ok()?;
+        match RecordView::parse(&slice) {
+            Ok(Parsed::Record(view)) => Some(view.store_timestamp_ms()),
+            _ => None,
+        }
     }
 
     /// The entry of a queue offset; `None` when it is not there.

@@ -6,25 +6,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use remoting::body::MessageQueue;
+
 /// How long a lock lives that is not renewed (`rocketmq.broker.rebalance.lockMaxLiveTime`).
 /// Clients renew every 20 s.
 pub const LOCK_LIFE: Duration = Duration::from_secs(60);
 
-/// A queue as a client names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueueName {
-    /// Topic.
-    pub topic: String,
-    /// Name of the broker that the queue is on.
-    pub broker_name: String,
-    /// Number of the queue in its topic.
-    pub queue_id: i32,
-}
-
 /// The locks of all groups.
 #[derive(Debug, Default)]
 pub struct QueueLocks {
-    groups: Mutex<HashMap<String, HashMap<QueueName, Lock>>>,
+    groups: Mutex<HashMap<String, HashMap<MessageQueue, Lock>>>,
 }
 
 #[derive(Debug)]
@@ -45,12 +36,12 @@ impl QueueLocks {
         &self,
         group: &str,
         client_id: &str,
-        queues: Vec<QueueName>,
+        queues: Vec<MessageQueue>,
         now: Instant,
-    ) -> Vec<QueueName> {
+    ) -> Vec<MessageQueue> {
         let mut groups = self.groups();
         let locks = groups.entry(group.to_owned()).or_default();
-        let take = |queue: &QueueName| match locks.get_mut(queue) {
+        let take = |queue: &MessageQueue| match locks.get_mut(queue) {
             Some(lock) if lock.client_id == client_id => {
                 lock.renewed = now;
                 true
@@ -70,7 +61,7 @@ impl QueueLocks {
     }
 
     /// Gives locks back; those of other clients stay.
-    pub fn unlock(&self, group: &str, client_id: &str, queues: &[QueueName]) {
+    pub fn unlock(&self, group: &str, client_id: &str, queues: &[MessageQueue]) {
         let mut groups = self.groups();
         let Some(locks) = groups.get_mut(group) else {
             return;
@@ -105,7 +96,7 @@ impl QueueLocks {
         });
     }
 
-    fn groups(&self) -> MutexGuard<'_, HashMap<String, HashMap<QueueName, Lock>>> {
+    fn groups(&self) -> MutexGuard<'_, HashMap<String, HashMap<MessageQueue, Lock>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,8 +105,8 @@ impl QueueLocks {
 mod tests {
     use super::*;
 
-    fn queue(queue_id: i32) -> QueueName {
-        QueueName {
+    fn queue(queue_id: i32) -> MessageQueue {
+        MessageQueue {
             topic: "T".to_owned(),
             broker_name: "broker-a".to_owned(),
             queue_id,

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use remoting::{CommandView, Header, HeaderWriter, ResponseCode, SerializeType, WriterHead};
 
 use super::connection::Connection;
-use super::output::Output;
+use super::output::{Content, Output};
 
 /// What a server does with requests. Handlers are synchronous: they run on the connection's task,
 /// one after the other, and must not block.
@@ -143,7 +142,7 @@ impl<'a> Exchange<'a> {
         code: ResponseCode,
         remark: Option<&str>,
         fields: impl FnOnce(&mut HeaderWriter<'_>),
-        payloads: impl IntoIterator<Item = Bytes>,
+        payloads: impl IntoIterator<Item = Content>,
         len: usize,
     ) -> Reply {
         if self.begin(code, remark, fields, len) {

@@ -24,6 +24,7 @@ use crate::config::Limits;
 
 pub use self::connection::{Asked, CloseReason, Connection};
 pub use self::exchange::{Exchange, Pending, Reply, ReplyTicket, Resume, Service};
+pub use self::output::Content;
 
 /// Letters beside held requests that may wait for a connection's task.
 const LETTERS_BESIDE_HELD: usize = 1024;

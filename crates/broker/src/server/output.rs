@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use mmap_core::MapSlice;
 use tokio::io::AsyncWrite;
 
 /// Most pieces of one vectored write (Linux takes 1024; more than this is never worth it).
@@ -29,8 +29,35 @@ pub(super) struct Output {
 struct Payload {
     /// Position in `bytes` before which it goes out.
     position: usize,
-    /// What of it is unsent.
-    content: Bytes,
+    content: Content,
+    /// Bytes of it that have been sent.
+    sent: usize,
+}
+
+/// Bytes that are sent from where they lie.
+#[derive(Debug)]
+pub enum Content {
+    /// A part of a mapped file; the mapping lives until it is sent.
+    Mapped(MapSlice),
+    /// Bytes of our own.
+    Owned(Vec<u8>),
+}
+
+impl Content {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(slice) => slice,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Payload {
+    fn unsent(&self) -> &[u8] {
+        &self.content.bytes()[self.sent..]
+    }
 }
 
 impl Output {
@@ -40,12 +67,14 @@ impl Output {
     }
 
     /// Appends a payload without copying it.
-    pub(super) fn push_payload(&mut self, content: Bytes) {
-        if !content.is_empty() {
-            self.payload_len += content.len();
+    pub(super) fn push_payload(&mut self, content: Content) {
+        let len = content.bytes().len();
+        if len > 0 {
+            self.payload_len += len;
             self.payloads.push_back(Payload {
                 position: self.bytes.len(),
                 content,
+                sent: 0,
             });
         }
     }
@@ -112,7 +141,7 @@ impl Output {
                 position = payload.position;
                 count += 1;
             }
-            pieces[count] = IoSlice::new(&payload.content);
+            pieces[count] = IoSlice::new(payload.unsent());
             count += 1;
         }
         if position < self.bytes.len() && count < pieces.len() {
@@ -130,13 +159,14 @@ impl Output {
             }
             sent -= before;
             self.sent = payload.position;
-            if sent < payload.content.len() {
-                let _ = payload.content.split_to(sent);
+            let unsent = payload.unsent().len();
+            if sent < unsent {
+                payload.sent += sent;
                 self.payload_len -= sent;
                 return;
             }
-            sent -= payload.content.len();
-            self.payload_len -= payload.content.len();
+            sent -= unsent;
+            self.payload_len -= unsent;
             self.payloads.pop_front();
         }
         self.sent += sent;
@@ -213,7 +243,7 @@ mod tests {
                 let content = vec![index as u8; len];
                 expected.extend_from_slice(&content);
                 if is_payload {
-                    output.push_payload(Bytes::from(content));
+                    output.push_payload(Content::Owned(content));
                 } else {
                     output.bytes_mut().extend_from_slice(&content);
                 }

@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use remoting::{Command, CommandView, RequestCode, ResponseCode};
 
 use super::*;
@@ -53,7 +52,7 @@ impl Service for Echo {
                 Reply::Held
             }
             b"payload" => {
-                let parts = [Bytes::from_static(b"pay"), Bytes::from_static(b"load")];
+                let parts = [b"pay".to_vec(), b"load".to_vec()].map(Content::Owned);
                 exchange.write_payloads(ResponseCode::SUCCESS, None, |_| (), parts, 7)
             }
             b"ask me" => {

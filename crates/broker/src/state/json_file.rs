@@ -5,10 +5,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use mmap_core::{Io, IoError, OsIo};
+use remoting::{BodyError, json};
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// Longest file that is read, in bytes: two million topics or so.
 const LEN_MAX: u64 = 512 * 1024 * 1024;
+
+/// Most memory that a table may take while it is read, in bytes.
+const MEMORY_LEN_MAX: usize = 4 << 30;
 
 /// The file of one table.
 #[derive(Debug, Clone)]
@@ -25,6 +30,9 @@ pub enum StateError {
     /// The system refused.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// The table cannot be written as JSON.
+    #[error(transparent)]
+    Write(#[from] BodyError),
     /// Neither the file nor its backup is what it should be.
     #[error(
         "{}: {reason}, and its backup cannot take its place; move the file away to start without \
@@ -67,7 +75,7 @@ impl<I: Io> JsonFile<I> {
     /// The system refuses, or the file is unreadable and so is the backup.
     pub fn load<T>(
         &self,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<Option<T>, StateError> {
         let reason = match self.read(&self.path, &parse)? {
             Content::Table(table) => return Ok(Some(table)),
@@ -97,23 +105,33 @@ impl<I: Io> JsonFile<I> {
         }
     }
 
+    /// As [`load`](Self::load), for a table that is JSON.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_json<T: DeserializeOwned>(&self) -> Result<Option<T>, StateError> {
+        let limits = json::Limits {
+            memory_len: MEMORY_LEN_MAX,
+            ..json::Limits::default()
+        };
+        self.load(|text| json::decode_within(text, limits).map_err(|error| error.to_string()))
+    }
+
     /// Replaces the file; the old content becomes the backup. A crash leaves one of the two whole.
     ///
     /// # Errors
     /// The system refuses; the old content is still there.
-    pub fn save(&self, text: &str) -> Result<(), StateError> {
+    pub fn save(&self, text: &[u8]) -> Result<(), StateError> {
         if let Some(dir) = self.path.parent() {
             self.io.create_dir_all(dir)?;
         }
-        Ok(self
-            .io
-            .replace(&self.path, text.as_bytes(), Some(&self.backup))?)
+        Ok(self.io.replace(&self.path, text, Some(&self.backup))?)
     }
 
     fn read<T>(
         &self,
         path: &Path,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<Content<T>, StateError> {
         if self.io.metadata(path)?.is_none() {
             return Ok(Content::Nothing);
@@ -122,10 +140,7 @@ impl<I: Io> JsonFile<I> {
         if bytes.is_empty() {
             return Ok(Content::Nothing);
         }
-        let parsed = std::str::from_utf8(&bytes)
-            .map_err(|error| error.to_string())
-            .and_then(parse);
-        Ok(parsed.map_or_else(Content::Foreign, Content::Table))
+        Ok(parse(&bytes).map_or_else(Content::Foreign, Content::Table))
     }
 }
 
@@ -133,7 +148,8 @@ impl<I: Io> JsonFile<I> {
 mod tests {
     use super::*;
 
-    fn number(text: &str) -> Result<u32, String> {
+    fn number(text: &[u8]) -> Result<u32, String> {
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         text.parse().map_err(|_| "not a number".to_owned())
     }
 
@@ -147,8 +163,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = JsonFile::new(OsIo, &dir.path().join("config"), "n.json");
         assert_eq!(file.load(number).unwrap(), None);
-        file.save("1").unwrap();
-        file.save("2").unwrap();
+        file.save(b"1").unwrap();
+        file.save(b"2").unwrap();
         assert_eq!(file.load(number).unwrap(), Some(2));
         let backup = OsIo
             .read(&dir.path().join("config/n.json.bak"), 10)

@@ -63,6 +63,15 @@ headers! {
         recall_handle: Option<&'a str> => "recallHandle",
     }
 
+    /// What every answer to a send carries beside its own header
+    /// (`AbstractSendMessageProcessor`).
+    SendRegionHeader<'a> {
+        /// The broker's region.
+        msg_region: &'a str => "MSG_REGION",
+        /// Whether clients trace.
+        trace_on: bool => "TRACE_ON",
+    }
+
     /// Of [`RequestCode::CONSUMER_SEND_MSG_BACK`].
     ConsumerSendMsgBackRequestHeader<'a> {
         /// Physical offset of the message.
@@ -89,11 +98,6 @@ headers! {
         transaction_id: Option<&'a str> => "transactionId",
     }
 }
-
-/// Extension field of a send response: the region to report in traces.
-pub const FIELD_MSG_REGION: &str = "MSG_REGION";
-/// Extension field of a send response: whether the client is to report traces.
-pub const FIELD_TRACE_ON: &str = "TRACE_ON";
 
 impl<'a> SendMessageRequestHeader<'a> {
     /// The header of any send request, in the version that its code stands for. A request of

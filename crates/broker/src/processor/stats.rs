@@ -1,0 +1,271 @@
+//! How it goes: of a group (208), of the broker (26, 28, 315).
+//!
+//! RocketMQ 5.3.3 `AdminBrokerProcessor`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use message::names::topic as topic_names;
+use mmap_core::{Io, OsIo, Space};
+use remoting::body::{ConsumeStats, KVTable, OffsetWrapper};
+use remoting::header::{
+    GetBrokerConfigResponseHeader, GetConsumeStatsRequestHeader, ViewBrokerStatsDataRequestHeader,
+};
+use remoting::{CommandView, ResponseCode, json, properties};
+
+use super::{Outcome, Refusal, topic};
+use crate::broker::Broker;
+use crate::server::Exchange;
+use crate::traffic::Counts;
+
+/// Request 208: how far a group is behind.
+///
+/// # Errors
+/// The header is malformed, or a queue cannot be read.
+pub fn consume(
+    broker: &Arc<Broker>,
+    exchange: &mut Exchange<'_>,
+    request: &CommandView<'_>,
+) -> Outcome {
+    let header: GetConsumeStatsRequestHeader<'_> = request.header()?;
+    let group = header.consumer_group;
+    let list = header.topic_list.unwrap_or_default();
+    let named: Vec<String> = match header.topic {
+        Some(one) if !one.is_empty() => vec![one.to_owned()],
+        _ => list
+            .split(';')
+            .filter(|one| !one.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    };
+    let names = if named.is_empty() {
+        broker.offsets.topics_of_group(group).into_iter().collect()
+    } else {
+        named
+    };
+    let mut stats = ConsumeStats::default();
+    for name in names {
+        let is_online = broker.consumers.kind(group).is_some();
+        if is_online && broker.consumers.subscription(group, &name).is_none() {
+            continue;
+        }
+        let Some(config) = broker.topics.find(&name) else {
+            continue;
+        };
+        for queue_id in 0..config.read_queue_nums {
+            let wrapper = behind(broker, group, &name, queue_id)?;
+            stats
+                .offset_table
+                .insert(topic::queue_of(broker, &name, queue_id), wrapper);
+        }
+    }
+    super::json_body(exchange, &stats)
+}
+
+fn behind(
+    broker: &Broker,
+    group: &str,
+    name: &str,
+    queue_id: i32,
+) -> Result<OffsetWrapper, Refusal> {
+    let broker_offset = broker.store.max_offset(name, queue_id).unwrap_or(0);
+    let consumer_offset = broker
+        .offsets
+        .committed(group, name, queue_id)
+        .unwrap_or(0)
+        .max(0);
+    let pulled = broker.offsets.pulled(group, name, queue_id).unwrap_or(0);
+    let last = (consumer_offset > 0).then(|| {
+        broker
+            .store
+            .store_time_at(name, queue_id, consumer_offset - 1)
+    });
+    let last = last.transpose().map_err(Refusal::error)?.flatten();
+    Ok(OffsetWrapper {
+        broker_offset,
+        consumer_offset,
+        last_timestamp: last.unwrap_or(0),
+        pull_offset: pulled.max(consumer_offset),
+    })
+}
+
+/// Request 28: the table of `brokerStatus` and `clusterList`. Tools read some rows as numbers, so
+/// rows of what this broker does not have are there, and 0.
+///
+/// # Errors
+/// Never but for a bug in the encoder.
+pub fn runtime(broker: &Arc<Broker>, exchange: &mut Exchange<'_>) -> Outcome {
+    let mut table = BTreeMap::new();
+    put_traffic(broker, &mut table);
+    put_store(broker, &mut table);
+    for name in ["send", "pull", "litePull", "query", "ack"] {
+        for (what, value) in [("Size", "0"), ("Capacity", "0")] {
+            table.insert(format!("{name}ThreadPoolQueue{what}"), value.to_owned());
+        }
+        table.insert(
+            format!("{name}ThreadPoolQueueHeadWaitTimeMills"),
+            "0".to_owned(),
+        );
+    }
+    for name in [
+        "EndTransactionQueueSize",
+        "EndTransactionThreadPoolQueueCapacity",
+        "msgGetTotalTodayMorning",
+        "msgGetTotalYesterdayMorning",
+        "msgPutTotalTodayMorning",
+        "msgPutTotalYesterdayMorning",
+        "pageCacheLockTimeMills",
+        "remainTransientStoreBufferNumbs",
+        "startAcceptSendRequestTimeStamp",
+        "timerCongestNum",
+        "timerOffsetBehind",
+        "timerReadBehind",
+    ] {
+        table.insert(name.to_owned(), "0".to_owned());
+    }
+    for name in ["timerDequeueTps", "timerEnqueueTps"] {
+        table.insert(name.to_owned(), "0.0".to_owned());
+    }
+    super::json_body(exchange, &KVTable { table })
+}
+
+fn put_traffic(broker: &Broker, table: &mut BTreeMap<String, String>) {
+    let now_ms = crate::clock::now_ms();
+    let traffic = &broker.traffic;
+    let counts = traffic.counts();
+    let Counts {
+        put,
+        put_bytes,
+        put_failed,
+        got,
+        ..
+    } = counts;
+    let average = if put == 0 {
+        0.0
+    } else {
+        put_bytes as f64 / put as f64
+    };
+    let elapsed = (now_ms - traffic.started_ms()).max(0) / 1000;
+    let runtime = format!(
+        "[ {} days, {} hours, {} minutes, {} seconds ]",
+        elapsed / 86_400,
+        elapsed / 3600 % 24,
+        elapsed / 60 % 60,
+        elapsed % 60
+    );
+    let rows = [
+        ("bootTimestamp", traffic.started_ms().to_string()),
+        ("runtime", runtime),
+        ("msgPutTotalTodayNow", put.to_string()),
+        ("msgGetTotalTodayNow", got.to_string()),
+        ("putMessageTimesTotal", put.to_string()),
+        ("putMessageFailedTimes", put_failed.to_string()),
+        ("putMessageSizeTotal", put_bytes.to_string()),
+        ("putMessageAverageSize", average.to_string()),
+        ("putTps", traffic.rates(now_ms, |counts| counts.put)),
+        ("getFoundTps", traffic.rates(now_ms, |counts| counts.got)),
+        (
+            "getMissTps",
+            traffic.rates(now_ms, |counts| counts.got_nothing),
+        ),
+        (
+            "getTotalTps",
+            traffic.rates(now_ms, |counts| counts.got + counts.got_nothing),
+        ),
+        (
+            "getTransferredTps",
+            traffic.rates(now_ms, |counts| counts.got),
+        ),
+        (
+            "getTransferedTps",
+            traffic.rates(now_ms, |counts| counts.got),
+        ),
+    ];
+    table.extend(rows.map(|(name, value)| (name.to_owned(), value)));
+}
+
+fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
+    let store = &broker.store;
+    let log = store.log();
+    let root = &store.options().root;
+    let space = OsIo.space(root).unwrap_or(Space {
+        total: 0,
+        available: 0,
+    });
+    let used = space.total.saturating_sub(space.available);
+    let ratio = if space.total == 0 {
+        0.0
+    } else {
+        used as f64 / space.total as f64
+    };
+    let mib = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1_048_576.0);
+    let earliest = store.earliest_store_time().unwrap_or(-1);
+    let rows = [
+        ("brokerActive", "true".to_owned()),
+        ("brokerVersion", remoting::VERSION.to_string()),
+        ("brokerVersionDesc", "V5_3_3".to_owned()),
+        ("foliomqVersion", env!("CARGO_PKG_VERSION").to_owned()),
+        ("commitLogMinOffset", log.min_offset().to_string()),
+        ("commitLogMaxOffset", log.max_offset().to_string()),
+        ("commitLogDiskRatio", ratio.to_string()),
+        ("consumeQueueDiskRatio", ratio.to_string()),
+        (
+            "commitLogDirCapacity",
+            format!(
+                "Total : {}, Free : {}.",
+                mib(space.total),
+                mib(space.available)
+            ),
+        ),
+        (
+            "dispatchBehindBytes",
+            store.dispatch_behind_bytes().to_string(),
+        ),
+        (
+            "remainHowManyDataToFlush",
+            mib(log.max_offset().saturating_sub(log.flushed())),
+        ),
+        ("earliestMessageTimeStamp", earliest.to_string()),
+    ];
+    table.extend(rows.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(failure) = log.failure() {
+        table.insert("storeFailure".to_owned(), super::send::error_chain(failure));
+    }
+    for level in 1..=store.options().delay_levels.max() {
+        let max = store
+            .max_offset(topic_names::SCHEDULE, level - 1)
+            .unwrap_or(0);
+        let offset = broker.delays.find(level).unwrap_or(0);
+        table.insert(
+            format!("scheduleMessageOffset_{level}"),
+            format!("{offset},{max}"),
+        );
+    }
+}
+
+/// Request 26: the configuration, as far as it is RocketMQ's.
+///
+/// # Errors
+/// Never but for a bug in the encoder.
+pub fn configuration(broker: &Arc<Broker>, exchange: &mut Exchange<'_>) -> Outcome {
+    let pairs = crate::config::keys::effective(&broker.config);
+    let text = properties::format(pairs.iter().map(|(key, value)| (*key, value.as_str())));
+    let version = json::encode(&broker.topics.version())?;
+    let version = String::from_utf8_lossy(&version);
+    let header = GetBrokerConfigResponseHeader { version: &version };
+    let fields = |writer: &mut remoting::HeaderWriter<'_>| writer.header(&header);
+    Ok(exchange.write(ResponseCode::SUCCESS, None, fields, text.as_bytes()))
+}
+
+/// Request 315: RocketMQ's statistics items, of which this broker keeps none yet.
+///
+/// # Errors
+/// Always, as Java's for an item that was never counted.
+pub fn broker_stats(request: &CommandView<'_>) -> Outcome {
+    let header: ViewBrokerStatsDataRequestHeader<'_> = request.header()?;
+    let remark = format!(
+        "The stats <{}> <{}> not exist",
+        header.stats_name, header.stats_key
+    );
+    Err(Refusal::error(remark))
+}
