@@ -3,6 +3,7 @@
 mod cluster;
 mod driver;
 mod java;
+mod polyglot;
 mod store;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::test::Suite;
 
 /// Every interop suite.
 pub fn suites() -> Vec<Suite> {
-    vec![client(), admin(), name_server(), store()]
+    vec![client(), admin(), name_server(), store(), go(), node()]
 }
 
 fn client() -> Suite {
@@ -51,5 +52,25 @@ fn store() -> Suite {
         budget: Duration::from_secs(120),
         needs: &["java", "mvn"],
         run: store::suite,
+    }
+}
+
+fn go() -> Suite {
+    Suite {
+        name: "go-client",
+        about: "rocketmq-client-go v2 against the server under test",
+        budget: Duration::from_secs(180),
+        needs: &["go"],
+        run: polyglot::go_suite,
+    }
+}
+
+fn node() -> Suite {
+    Suite {
+        name: "node-client",
+        about: "ali-ons against the server under test",
+        budget: Duration::from_secs(120),
+        needs: &["node", "npm"],
+        run: polyglot::node_suite,
     }
 }
