@@ -15,8 +15,8 @@ use crate::hold::Holds;
 use crate::processor::pull::HeldPull;
 use crate::processor::unknown::UnknownCodes;
 use crate::processor::{
-    self, Outcome, Refusal, client, group, offset, pull, query, send, send_back, settle, stats,
-    topic,
+    self, Outcome, Refusal, client, group, offset, pull, query, relay, send, send_back, settle,
+    stats, topic,
 };
 use crate::registration::Changes;
 use crate::server::{Connection, Exchange, Reply, Service};
@@ -226,6 +226,11 @@ impl Broker {
             RequestCode::GET_CONSUMER_CONNECTION_LIST => group::consumers(self, exchange, request),
             RequestCode::GET_PRODUCER_CONNECTION_LIST => group::producers(self, exchange, request),
             RequestCode::GET_ALL_PRODUCER_INFO => group::all_producers(self, exchange),
+            RequestCode::GET_CONSUMER_RUNNING_INFO => relay::running_info(self, exchange, request),
+            RequestCode::CONSUME_MESSAGE_DIRECTLY => {
+                relay::consume_directly(self, exchange, request)
+            }
+            RequestCode::QUERY_CONSUME_TIME_SPAN => stats::time_span(self, exchange, request),
             RequestCode::GET_CONSUME_STATS => stats::consume(self, exchange, request),
             RequestCode::GET_ALL_CONSUMER_OFFSET => {
                 processor::json_body(exchange, &self.offsets.snapshot())

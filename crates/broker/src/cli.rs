@@ -58,9 +58,14 @@ pub struct ServeFlags {
 #[derive(Debug, Clone, Args)]
 pub struct NamesrvFlags {
     /// Where to listen.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    #[arg(
+        long = "namesrv-listen",
+        alias = "listen",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9876"
+    )]
     pub listen: String,
-    /// File of the key-value configuration [default: $HOME/namesrv/kvConfig.json].
+    /// Directory of the key-value configuration [default: $HOME/namesrv].
     #[arg(long, value_name = "DIR")]
     pub kv_dir: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ pub mod group;
 pub mod offset;
 pub mod pull;
 pub mod query;
+pub mod relay;
 pub mod send;
 pub mod send_back;
 pub mod stats;

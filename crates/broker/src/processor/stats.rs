@@ -1,4 +1,4 @@
-//! How it goes: of a group (208), of the broker (26, 28, 315).
+//! How it goes: of a group (208, 303), of the broker (26, 28, 315).
 //!
 //! RocketMQ 5.3.3 `AdminBrokerProcessor`.
 
@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use message::names::topic as topic_names;
 use mmap_core::{Io, OsIo, Space};
-use remoting::body::{ConsumeStats, KVTable, OffsetWrapper};
+use remoting::body::{
+    ConsumeStats, KVTable, OffsetWrapper, QueryConsumeTimeSpanBody, QueueTimeSpan,
+};
 use remoting::header::{
-    GetBrokerConfigResponseHeader, GetConsumeStatsRequestHeader, ViewBrokerStatsDataRequestHeader,
+    GetBrokerConfigResponseHeader, GetConsumeStatsRequestHeader, QueryConsumeTimeSpanRequestHeader,
+    ViewBrokerStatsDataRequestHeader,
 };
 use remoting::{CommandView, ResponseCode, json, properties};
 
@@ -87,6 +90,47 @@ fn behind(
         last_timestamp: last.unwrap_or(0),
         pull_offset: pulled.max(consumer_offset),
     })
+}
+
+/// Request 303: the times between which a group's messages lie, and how late it is.
+///
+/// # Errors
+/// The topic does not exist, or a queue cannot be read.
+pub fn time_span(
+    broker: &Arc<Broker>,
+    exchange: &mut Exchange<'_>,
+    request: &CommandView<'_>,
+) -> Outcome {
+    let header: QueryConsumeTimeSpanRequestHeader<'_> = request.header()?;
+    let (name, group) = (header.topic, header.group);
+    let config = topic::find(broker, name)?;
+    let mut body = QueryConsumeTimeSpanBody::default();
+    for queue_id in 0..config.write_queue_nums {
+        let time_at = |offset: i64| {
+            let time = broker.store.store_time_at(name, queue_id, offset);
+            time.map(|time| time.unwrap_or(-1)).map_err(Refusal::error)
+        };
+        let min = broker.store.min_offset(name, queue_id).unwrap_or(0);
+        let max = broker.store.max_offset(name, queue_id).unwrap_or(0);
+        let consumed = broker.offsets.committed(group, name, queue_id).unwrap_or(0);
+        let min_time_stamp = time_at(min)?;
+        let delay_time = match consumed < max {
+            true => crate::clock::now_ms().saturating_sub(time_at(consumed.max(min))?),
+            false => 0,
+        };
+        body.consume_time_span_set.push(QueueTimeSpan {
+            consume_time_stamp: if consumed > 0 {
+                time_at(consumed - 1)?
+            } else {
+                min_time_stamp
+            },
+            delay_time,
+            max_time_stamp: time_at(max - 1)?,
+            message_queue: topic::queue_of(broker, name, queue_id),
+            min_time_stamp,
+        });
+    }
+    super::json_body(exchange, &body)
 }
 
 /// Request 28: the table of `brokerStatus` and `clusterList`. Tools read some rows as numbers, so
