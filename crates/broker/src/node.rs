@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use commitlog::FlushMode;
+
 use remoting::body::{
     RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper, register_body_crc,
 };
 use remoting::header::{RegisterBrokerRequestHeader, UnRegisterBrokerRequestHeader};
 use remoting::{Command, RequestCode, json};
-use store::{DelayLevels, IndexOptions, MessageStore, OpenReport, ReadLimits, StoreOptions};
+use store::{
+    DelayLevels, FlushMode, IndexOptions, MessageStore, OpenReport, ReadLimits, StoreOptions,
+};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerService};

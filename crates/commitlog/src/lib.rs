@@ -28,8 +28,8 @@
 //!     CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, QueueCursor, RecoverFrom,
 //!     SystemClock, Tail,
 //! };
-//! use message::{Message, Parsed, RecordView, SysFlag};
-//! use mmap_core::{Io, OsIo};
+//! use commitlog::message::{Message, Parsed, RecordView, SysFlag};
+//! use commitlog::mmap_core::{Io, OsIo};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let root = dir.path();
@@ -79,6 +79,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+/// Its types stand in this crate's signatures.
+pub use message;
+/// Its types stand in this crate's signatures.
+pub use mmap_core;
 
 mod append;
 mod clock;

@@ -14,7 +14,7 @@
 //!
 //! ```
 //! use consumequeue::{Boundary, ConsumeQueueOptions, ConsumeQueueSet, Entry, OpenPolicy, PutOutcome};
-//! use mmap_core::OsIo;
+//! use consumequeue::mmap_core::OsIo;
 //!
 //! let dir = tempfile::tempdir()?;
 //! let root = dir.path().join("consumequeue");
@@ -37,6 +37,11 @@
 //! set.close()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+/// Its types stand in this crate's signatures.
+pub use mmap_core;
+/// Its types stand in this crate's signatures.
+pub use segment_queue;
 
 mod entry;
 mod error;

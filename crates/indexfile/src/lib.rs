@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use indexfile::{IndexOptions, IndexService, OpenPolicy};
-//! use mmap_core::OsIo;
+//! use indexfile::mmap_core::OsIo;
 //!
 //! let dir = tempfile::tempdir()?;
 //! let options = IndexOptions { slot_count: 100, entry_count_max: 400, ..IndexOptions::DEFAULT };
@@ -27,6 +27,9 @@
 //! index.close()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+/// Its types stand in this crate's signatures.
+pub use mmap_core;
 
 mod blocks;
 mod error;

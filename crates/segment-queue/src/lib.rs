@@ -20,7 +20,7 @@
 //!
 //! # Example
 //! ```
-//! use mmap_core::{Io, OsIo};
+//! use segment_queue::mmap_core::{Io, OsIo};
 //! use segment_queue::{AppendError, FlushPolicy, SegmentQueue, SegmentQueueOptions};
 //!
 //! # let dir = tempfile::tempdir()?;
@@ -51,6 +51,9 @@
 //! assert_eq!(queue.published(), 20);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+/// Its types stand in this crate's signatures.
+pub use mmap_core;
 
 mod allocate;
 mod cut;

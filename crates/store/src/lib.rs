@@ -10,7 +10,7 @@
 //! gives them their meaning.
 //!
 //! ```
-//! use message::Message;
+//! use store::message::Message;
 //! use store::{AllMessages, GetLimits, GetStatus, MessageStore, StoreOptions};
 //!
 //! let dir = tempfile::tempdir()?;
@@ -45,6 +45,11 @@
 //! store.close()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+/// Its types stand in this crate's signatures.
+pub use message;
+/// Its types stand in this crate's signatures.
+pub use mmap_core;
 
 mod checkpoint;
 mod delay;
