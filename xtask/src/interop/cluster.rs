@@ -191,11 +191,7 @@ impl Cluster {
         let command = match self.plan.name_server {
             Implementation::Ours => {
                 let mut command = process::command(workspace::release_broker()?);
-                command.args([
-                    "namesrv",
-                    "--namesrv-listen",
-                    &self.name_server_address.to_string(),
-                ]);
+                command.args(["namesrv", "--listen", &self.name_server_address.to_string()]);
                 command
             }
             Implementation::Java => {
@@ -239,7 +235,10 @@ impl Cluster {
         name: &str,
         addresses: &[SocketAddr],
     ) -> Result<Server> {
-        command.current_dir(self.dir.path());
+        // Name servers keep their key-value configuration in the home directory.
+        command
+            .current_dir(self.dir.path())
+            .env("HOME", self.dir.path());
         let log = self.dir.path().join(format!("{name}.log"));
         Server::start(command, name, &log, addresses)
     }

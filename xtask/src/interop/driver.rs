@@ -102,7 +102,7 @@ impl Driver {
                 tally.failed.join("; ")
             );
         }
-        if !status.success() || tally.passed == 0 {
+        if !status.success() || tally.passed + tally.skipped == 0 {
             bail!(
                 "the driver ended with {status} after {} checks",
                 tally.passed

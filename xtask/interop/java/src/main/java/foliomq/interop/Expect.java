@@ -13,6 +13,10 @@ final class Expect {
     static final Duration AFTER_REBALANCE = Duration.ofSeconds(60);
     private static final long POLL_INTERVAL_MS = 20;
 
+    /** A response that is not a success. */
+    record Refusal(int code, String reason) {
+    }
+
     private Expect() {
     }
 
@@ -60,22 +64,24 @@ final class Expect {
             Object answer = call.call();
             throw new AssertionError(what + ": not refused, answered " + shorten(answer));
         } catch (MQBrokerException | MQClientException failure) {
-            // The client wraps what the broker says, sometimes twice.
-            for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
-                if (cause instanceof MQBrokerException refused) {
-                    return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
-                }
-            }
-            if (failure instanceof MQClientException refused) {
-                return reasoned(what, refused.getResponseCode(), refused.getErrorMessage());
-            }
-            throw failure;
+            Refusal refusal = refusalIn(failure);
+            that(refusal.reason != null && !refusal.reason.isBlank(), what + ": refused, but no reason: " + refusal);
+            return refusal.code;
         }
     }
 
-    private static int reasoned(String what, int code, String reason) {
-        that(reason != null && !reason.isBlank(), what + ": refused with " + code + " but no reason");
-        return code;
+    /** What the broker said, which the client wraps, sometimes twice; null when it said nothing. */
+    static Refusal refusalIn(Throwable failure) {
+        Refusal found = null;
+        for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
+            if (cause instanceof MQBrokerException refused) {
+                return new Refusal(refused.getResponseCode(), refused.getErrorMessage());
+            }
+            if (cause instanceof MQClientException refused && found == null) {
+                found = new Refusal(refused.getResponseCode(), refused.getErrorMessage());
+            }
+        }
+        return found;
     }
 
     private static String shorten(Object value) {

@@ -56,4 +56,13 @@ final class Received {
         }
         Expect.equal(count, count(), "messages received");
     }
+
+    /** Waits for these numbers, each at least once. */
+    void awaitNumbers(Set<Integer> wanted) throws Exception {
+        try {
+            Expect.until("the numbers " + wanted, () -> numbers().containsAll(wanted));
+        } catch (AssertionError late) {
+            throw new AssertionError(late.getMessage() + ", but " + sequence(), late);
+        }
+    }
 }

@@ -70,7 +70,7 @@ final class RestartChecks {
         Suite.order("@restart");
         Expect.until("a first send after the restart", () -> scope.producer().send(new Message(topic, body(10))) != null);
         send(scope, topic, 11, 20);
-        Expect.until("all twenty", () -> received.numbers().equals(numbers(0, 20)));
+        received.awaitNumbers(numbers(0, 20));
     }
 
     private static void crash(Scope scope) throws Exception {

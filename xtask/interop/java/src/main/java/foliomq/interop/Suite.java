@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import org.apache.rocketmq.remoting.protocol.ResponseCode;
 
 /** The checks of a driver: runs them, prints one line each, as xtask's driver protocol wants it. */
 final class Suite {
@@ -14,7 +15,10 @@ final class Suite {
         void run(Scope scope) throws Exception;
     }
 
-    private record Check(String name, Body body) {
+    /** Whether a server may answer a check's requests with "not supported". */
+    private enum Need { REQUIRED, OPTIONAL }
+
+    private record Check(String name, Body body, Need need) {
     }
 
     /** The protocol's own stream: checks may capture {@link System#out}. */
@@ -32,12 +36,17 @@ final class Suite {
 
     /** A check that bears others beside it. */
     void check(String name, Body body) {
-        concurrent.add(new Check(name, body));
+        concurrent.add(new Check(name, body, Need.REQUIRED));
     }
 
     /** A check that runs by itself, after the others: it restarts the server, say. */
     void checkAlone(String name, Body body) {
-        alone.add(new Check(name, body));
+        alone.add(new Check(name, body, Need.REQUIRED));
+    }
+
+    /** The same for requests that not every server knows: "not supported" is a skip. */
+    void checkOptional(String name, Body body) {
+        alone.add(new Check(name, body, Need.OPTIONAL));
     }
 
     /** Runs the checks whose name contains the text; returns the exit code. */
@@ -86,6 +95,12 @@ final class Suite {
             report("PASS " + check.name + " (" + millis + " ms)");
             return true;
         } catch (Throwable failure) {
+            Expect.Refusal refusal = Expect.refusalIn(failure);
+            if (check.need == Need.OPTIONAL && refusal != null
+                && refusal.code() == ResponseCode.REQUEST_CODE_NOT_SUPPORTED) {
+                report("SKIP " + check.name + ": " + refusal.reason().strip());
+                return true;
+            }
             String why = String.valueOf(failure.getMessage()).replace('\n', ' ');
             report("FAIL " + check.name + ": " + failure.getClass().getSimpleName() + ": " + why);
             failure.printStackTrace();
