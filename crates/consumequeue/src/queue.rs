@@ -548,7 +548,8 @@ impl<I: Io> ConsumeQueue<I> {
     }
 
     /// Moves the minimum up to the log's and removes the files whose messages have all expired,
-    /// never the last one. Entries that are being read stay valid.
+    /// never the last one. Entries that are being read stay valid. A file that was not flushed
+    /// yet waits for a later trim.
     ///
     /// # Errors
     /// Those of reading and removing the files.

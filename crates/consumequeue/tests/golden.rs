@@ -1,4 +1,5 @@
 //! What a Java broker queued, and answered: see data/README.md.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -1,0 +1,258 @@
+//! A queue against a plain list, under any order of operations; files of five entries.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use consumequeue::{ConsumeQueue, ConsumeQueueOptions, Entry, FlushPolicy, OpenPolicy, PutOutcome};
+use mmap_core::{CrashStyle, SimIo};
+use proptest::prelude::*;
+
+const PER_FILE: i64 = 5;
+
+/// What is done to the queue, and then to the list.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A message of this length, with a gap before it in the log.
+    Put {
+        gap: i64,
+        size: i32,
+    },
+    /// A message at another index than the next.
+    PutAt {
+        index: i64,
+    },
+    /// The last message once more.
+    PutAgain,
+    Fill {
+        count: i64,
+    },
+    /// Cuts behind the message at this share of the list.
+    Truncate {
+        percent: usize,
+    },
+    Trim {
+        percent: usize,
+    },
+    Flush,
+    Reopen {
+        policy: OpenPolicy,
+    },
+    Kill,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0..50i64, 1..200i32).prop_map(|(gap, size)| Step::Put { gap, size }),
+        2 => (0..40i64).prop_map(|index| Step::PutAt { index }),
+        1 => Just(Step::PutAgain),
+        1 => (1..12i64).prop_map(|count| Step::Fill { count }),
+        1 => (0..=100usize).prop_map(|percent| Step::Truncate { percent }),
+        1 => (0..=100usize).prop_map(|percent| Step::Trim { percent }),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Reopen { policy: OpenPolicy::Clean }),
+        1 => Just(Step::Reopen { policy: OpenPolicy::Unclean }),
+        1 => Just(Step::Kill),
+    ]
+}
+
+/// The queue as a list: `None` is a filler.
+#[derive(Debug)]
+struct Model {
+    first_index: i64,
+    entries: Vec<Option<Entry>>,
+    log_min: i64,
+    log_end: i64,
+}
+
+impl Model {
+    fn max_index(&self) -> i64 {
+        self.first_index + self.entries.len() as i64
+    }
+
+    fn messages(&self) -> impl Iterator<Item = (i64, Entry)> {
+        let indexed = (self.first_index..).zip(&self.entries);
+        indexed.filter_map(|(index, entry)| entry.map(|entry| (index, entry)))
+    }
+
+    /// The messages that the log holds still.
+    fn live(&self) -> Vec<(i64, Entry)> {
+        self.messages()
+            .filter(|(_, entry)| entry.physical_offset >= self.log_min)
+            .collect()
+    }
+
+    /// Drops the files without live messages, never the last one.
+    fn drop_files(&mut self) {
+        let max_index = self.max_index();
+        let min_index = self.live().first().map_or(max_index, |(index, _)| *index);
+        let next_file = |index: i64| index - index % PER_FILE + PER_FILE;
+        while next_file(self.first_index) <= min_index && next_file(self.first_index) < max_index {
+            let count = next_file(self.first_index) - self.first_index;
+            self.entries.drain(..count as usize);
+            self.first_index += count;
+        }
+    }
+
+    /// The offset below which this share of the messages lies.
+    fn offset_at(&self, percent: usize) -> i64 {
+        let messages: Vec<_> = self.live();
+        let position = messages.len() * percent / 100;
+        messages
+            .get(position)
+            .map_or(self.log_end, |(_, entry)| entry.physical_offset)
+    }
+}
+
+struct Pair {
+    io: SimIo,
+    queue: Arc<ConsumeQueue<SimIo>>,
+    model: Model,
+}
+
+fn open(io: &SimIo, policy: OpenPolicy) -> Arc<ConsumeQueue<SimIo>> {
+    let options = ConsumeQueueOptions::with_file_len(PER_FILE as u64 * 20);
+    ConsumeQueue::open(io.clone(), Path::new("/cq/T/0"), options, policy).unwrap()
+}
+
+impl Pair {
+    fn new() -> Self {
+        let io = SimIo::new(1);
+        let queue = open(&io, OpenPolicy::Clean);
+        let model = Model {
+            first_index: 0,
+            entries: Vec::new(),
+            log_min: 0,
+            log_end: 0,
+        };
+        Self { io, queue, model }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Put { gap, size } => self.put_at(self.model.max_index(), gap, size),
+            Step::PutAt { index } => self.put_at(index, 0, 10),
+            Step::PutAgain => {
+                if let Some((index, entry)) = self.model.messages().last() {
+                    let outcome = self.queue.put(index, entry).unwrap();
+                    assert_eq!(outcome, PutOutcome::AlreadyBuilt);
+                }
+            }
+            Step::Fill { count } => {
+                let index = self.model.max_index() + count;
+                self.queue.fill(index).unwrap();
+                self.model.entries.extend((0..count).map(|_| None));
+            }
+            Step::Truncate { percent } => self.truncate(percent),
+            Step::Trim { percent } => {
+                self.model.log_min = self.model.offset_at(percent);
+                self.queue.flush(FlushPolicy::All).unwrap();
+                self.queue.trim(self.model.log_min as u64).unwrap();
+                self.model.drop_files();
+            }
+            Step::Flush => {
+                assert!(self.queue.flush(FlushPolicy::All).unwrap());
+                assert_eq!(self.queue.flushed_index(), self.queue.max_index());
+            }
+            Step::Reopen { policy } => self.reopen(policy),
+            Step::Kill => {
+                self.io = self.io.crash(CrashStyle::KillProcess);
+                self.reopen(OpenPolicy::Unclean);
+            }
+        }
+    }
+
+    fn reopen(&mut self, policy: OpenPolicy) {
+        self.queue = open(&self.io, policy);
+        let (log_min, log_end) = (self.model.log_min as u64, self.model.log_end as u64);
+        assert_eq!(self.queue.recover(log_min, log_end).unwrap(), 0);
+    }
+
+    fn put_at(&mut self, index: i64, gap: i64, size: i32) {
+        let entry = Entry {
+            physical_offset: self.model.log_end + gap,
+            size,
+            tags_code: index * 7 - 1,
+        };
+        let max_index = self.model.max_index();
+        let expected = if self.model.messages().next().is_none() {
+            self.model.first_index = index;
+            self.model.entries.clear();
+            PutOutcome::Appended
+        } else if index < max_index {
+            PutOutcome::Occupied { max_index }
+        } else if index > max_index {
+            PutOutcome::Gap { max_index }
+        } else {
+            PutOutcome::Appended
+        };
+        assert_eq!(self.queue.put(index, entry).unwrap(), expected);
+        if expected == PutOutcome::Appended {
+            self.model.entries.push(Some(entry));
+            self.model.log_end = entry.physical_end();
+        }
+    }
+
+    fn truncate(&mut self, percent: usize) {
+        let log_end = self.model.offset_at(percent);
+        let kept = self
+            .model
+            .messages()
+            .filter(|(_, entry)| entry.physical_end() <= log_end);
+        let end = kept.last().map(|(index, _)| index + 1);
+        let had_more = self
+            .model
+            .messages()
+            .any(|(_, entry)| entry.physical_end() > log_end);
+        self.queue.truncate(log_end as u64).unwrap();
+        self.model.log_end = self.model.log_end.min(log_end);
+        match end {
+            Some(end) if had_more => {
+                self.model
+                    .entries
+                    .truncate((end - self.model.first_index) as usize);
+            }
+            None if had_more => {
+                self.model.entries.clear();
+                self.model.first_index = self.queue.max_index();
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self) {
+        let live = self.model.live();
+        let max_index = self.queue.max_index();
+        assert_eq!(max_index, self.model.max_index());
+        let first = live.first().map_or(max_index, |(index, _)| *index);
+        assert_eq!(self.queue.min_index(), first);
+        let end = self
+            .model
+            .messages()
+            .last()
+            .map(|(_, entry)| entry.physical_end() as u64);
+        assert_eq!(self.queue.max_physical_end(), end);
+        let mut read = Vec::new();
+        let mut index = self.queue.min_index();
+        while let Some(entries) = self.queue.entries(index, 3).unwrap() {
+            assert_eq!(entries.first_index(), index);
+            read.extend(entries.iter());
+            index = entries.next_index();
+        }
+        assert_eq!(index, max_index);
+        assert_eq!(read, live);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_queue_is_a_list(steps in prop::collection::vec(step(), 1..80)) {
+        let mut pair = Pair::new();
+        for step in &steps {
+            pair.apply(step);
+            pair.check();
+        }
+    }
+}

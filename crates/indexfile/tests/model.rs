@@ -1,0 +1,240 @@
+//! The index against a list of what was put, with few slots, so that chains are long, and small
+//! files, so that they roll.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use std::path::Path;
+
+use indexfile::{IndexOptions, IndexService, OpenPolicy, PutOutcome, key_hash};
+use mmap_core::{CrashStyle, SimIo};
+use proptest::prelude::*;
+
+const OPTIONS: IndexOptions = IndexOptions {
+    slot_count: 7,
+    entry_count_max: 12,
+    query_count_max: 1000,
+};
+const START_MS: i64 = 1_700_000_000_000;
+/// The first pair has one hash: Java's "Aa" and "BB".
+const KEYS: [&str; 5] = ["Aa", "BB", "k0", "k1", "k2"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A message with these keys, so many milliseconds after the one before.
+    Put {
+        keys: Vec<usize>,
+        after_ms: i64,
+    },
+    /// The last messages are dispatched once more.
+    Again {
+        count: usize,
+    },
+    Flush,
+    Reopen,
+    /// Kill the process, check the files.
+    Kill {
+        checkpoint_percent: i64,
+    },
+    Truncate {
+        count: usize,
+    },
+    Trim {
+        percent: usize,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keys = prop::collection::vec(0..KEYS.len(), 0..4);
+    prop_oneof![
+        12 => (keys, 0..2500i64).prop_map(|(mut keys, after_ms)| {
+            keys.sort_unstable();
+            keys.dedup();
+            Step::Put { keys, after_ms }
+        }),
+        1 => (1..5usize).prop_map(|count| Step::Again { count }),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Reopen),
+        1 => (0..=100i64).prop_map(|checkpoint_percent| Step::Kill { checkpoint_percent }),
+        1 => (0..6usize).prop_map(|count| Step::Truncate { count }),
+        1 => (0..=100usize).prop_map(|percent| Step::Trim { percent }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    offset: u64,
+    time_ms: i64,
+    keys: Vec<usize>,
+}
+
+struct Pair {
+    io: SimIo,
+    index: IndexService<SimIo>,
+    messages: Vec<Message>,
+    end_offset: u64,
+    now_ms: i64,
+    /// Below it, messages may have been trimmed away.
+    log_min: u64,
+}
+
+fn open(io: &SimIo, policy: OpenPolicy) -> (IndexService<SimIo>, Option<u64>) {
+    let opened = IndexService::open(io.clone(), Path::new("/index"), OPTIONS, policy);
+    let (index, report) = opened.unwrap();
+    (index, report.resume_offset)
+}
+
+impl Pair {
+    fn new() -> Self {
+        let io = SimIo::new(3);
+        let (index, _) = open(&io, OpenPolicy::Clean);
+        Self {
+            io,
+            index,
+            messages: Vec::new(),
+            end_offset: 0,
+            now_ms: START_MS,
+            log_min: 0,
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Put { keys, after_ms } => {
+                self.now_ms += after_ms;
+                let message = Message {
+                    offset: self.end_offset,
+                    time_ms: self.now_ms,
+                    keys: keys.clone(),
+                };
+                self.end_offset += 100;
+                self.put(&message, PutOutcome::Indexed);
+                self.messages.push(message);
+            }
+            Step::Again { count } => {
+                // Recognised from an opening on.
+                self.reopen(OpenPolicy::Clean);
+                let from = self.messages.len().saturating_sub(*count);
+                for message in &self.messages[from..] {
+                    if message.offset >= self.log_min {
+                        self.put(message, PutOutcome::AlreadyIndexed);
+                    }
+                }
+            }
+            Step::Flush => {
+                self.index.flush().unwrap();
+            }
+            Step::Reopen => self.reopen(OpenPolicy::Clean),
+            Step::Kill { checkpoint_percent } => {
+                let span_ms = self.now_ms - START_MS;
+                self.io = self.io.crash(CrashStyle::KillProcess);
+                self.reopen(OpenPolicy::Unclean {
+                    checkpoint_timestamp_ms: START_MS + span_ms * checkpoint_percent / 100,
+                });
+            }
+            Step::Truncate { count } => {
+                let kept = self.messages.len().saturating_sub(*count);
+                let cut = self.messages.split_off(kept);
+                if let Some(first) = cut.first() {
+                    self.end_offset = first.offset;
+                }
+                let resume = self.index.truncate(self.end_offset).unwrap();
+                self.put_from(resume);
+            }
+            Step::Trim { percent } => {
+                let position = self.messages.len() * percent / 100;
+                if let Some(message) = self.messages.get(position) {
+                    self.log_min = self.log_min.max(message.offset);
+                    self.index.trim(self.log_min).unwrap();
+                }
+            }
+        }
+    }
+
+    fn reopen(&mut self, policy: OpenPolicy) {
+        let (index, resume) = open(&self.io, policy);
+        self.index = index;
+        if let Some(resume) = resume {
+            self.put_from(resume);
+        }
+    }
+
+    fn put_from(&mut self, resume: u64) {
+        let from = resume.max(self.log_min);
+        for message in self
+            .messages
+            .iter()
+            .filter(|message| message.offset >= from)
+        {
+            for key in &message.keys {
+                self.index
+                    .put("T", KEYS[*key], message.offset, message.time_ms)
+                    .unwrap();
+            }
+        }
+    }
+
+    fn put(&self, message: &Message, expected: PutOutcome) {
+        for key in &message.keys {
+            let outcome = self
+                .index
+                .put("T", KEYS[*key], message.offset, message.time_ms);
+            assert_eq!(outcome.unwrap(), expected);
+        }
+    }
+
+    fn check(&self, begin_ms: i64, end_ms: i64) {
+        for key in KEYS {
+            let mut found = self
+                .index
+                .query("T", key, usize::MAX, begin_ms, end_ms)
+                .unwrap();
+            found.retain(|offset| *offset >= self.log_min);
+            assert!(
+                found.is_sorted_by(|newer, older| newer >= older),
+                "{found:?}"
+            );
+            // What the caller does: drop those of the second before the range's beginning.
+            let time_of = |offset: u64| {
+                let position = self
+                    .messages
+                    .binary_search_by_key(&offset, |found| found.offset);
+                self.messages[position.unwrap()].time_ms
+            };
+            assert!(
+                found
+                    .iter()
+                    .all(|offset| time_of(*offset) > begin_ms - 1000)
+            );
+            found.retain(|offset| time_of(*offset) >= begin_ms && time_of(*offset) <= end_ms);
+            let same_hash = |other: usize| key_hash("T", KEYS[other]) == key_hash("T", key);
+            let mut expected: Vec<u64> = self
+                .messages
+                .iter()
+                .filter(|message| message.offset >= self.log_min)
+                .filter(|message| (begin_ms..=end_ms).contains(&message.time_ms))
+                .flat_map(|message| {
+                    let hits = message.keys.iter().filter(|key| same_hash(**key));
+                    hits.map(|_| message.offset)
+                })
+                .collect();
+            expected.reverse();
+            assert_eq!(found, expected, "key {key} in {begin_ms}..={end_ms}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_key_is_found(
+        steps in prop::collection::vec(step(), 1..60),
+        range in (0..60_000i64, 0..60_000i64),
+    ) {
+        let mut pair = Pair::new();
+        for step in &steps {
+            pair.apply(step);
+            pair.check(0, i64::MAX);
+        }
+        pair.check(START_MS + range.0, START_MS + range.0 + range.1);
+    }
+}
