@@ -53,7 +53,8 @@ pub trait Io: Clone + Debug + Send + Sync + 'static {
     /// Creates `dir` and what is missing above it; the entries are durable on return.
     ///
     /// # Errors
-    /// Also `NotADirectory` or `AlreadyExists` when a file stands in the way.
+    /// An entry that could not be made durable is removed again, so that a retry does not take it
+    /// for one that is. Also `NotADirectory` or `AlreadyExists` when a file stands in the way.
     fn create_dir_all(&self, dir: &Path) -> Result<(), IoError>;
 
     /// Makes the entries of a directory (not the files' contents) durable.

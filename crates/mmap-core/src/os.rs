@@ -125,7 +125,10 @@ impl Io for OsIo {
         }
         failpoint!("mmap_core.create_dir", error);
         match fs::create_dir(dir) {
-            Ok(()) => self.sync_dir(parent),
+            // A retry would find the directory and not sync its name.
+            Ok(()) => self.sync_dir(parent).inspect_err(|_| {
+                let _ = fs::remove_dir(dir);
+            }),
             // Another thread was faster, or a file stands there.
             Err(source) if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) => {
                 debug_assert_eq!(source.kind(), io::ErrorKind::AlreadyExists);

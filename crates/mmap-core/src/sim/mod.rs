@@ -330,7 +330,11 @@ impl Io for SimIo {
             device.check_free(OP, dir)?;
             device.names.add(dir, Node::Directory);
             drop(device);
-            self.sync_dir(parent(dir))?;
+            if let Err(error) = self.sync_dir(parent(dir)) {
+                // A retry would find the directory and not sync its name.
+                self.device().names.remove(dir);
+                return Err(error);
+            }
         }
         Ok(())
     }
