@@ -52,7 +52,7 @@ pub(crate) struct Gathered {
 /// Work on the segments that only the owner of the writer can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Request {
-    /// Allocate blocks for so many more bytes.
+    /// Allocate blocks up to this offset.
     Reserve(u64),
     /// End the segment and begin the next. Nothing is gathered meanwhile.
     Roll,
@@ -113,7 +113,7 @@ impl Gathered {
             return Some(Obstacle::Needs(Request::Roll));
         }
         if end > self.reserved_end {
-            return Some(Obstacle::Needs(Request::Reserve(end - self.reserved_end)));
+            return Some(Obstacle::Needs(Request::Reserve(end)));
         }
         let waiting = self.waiting();
         // A record of any length is let in when nothing waits, else it never would be.
@@ -271,7 +271,10 @@ impl<I: Io> GroupCommit<I> {
         let outcome = match request {
             None if has_group => self.reserve_ahead(core),
             None => Ok(()),
-            Some(Request::Reserve(len)) => self.reserve(len.max(core.options.allocate_step)),
+            Some(Request::Reserve(end)) => {
+                let len = end.saturating_sub(self.writer.position());
+                self.reserve(len.max(core.options.allocate_step))
+            }
             Some(Request::Roll) => self.roll(core),
         };
         match outcome.map_err(|error| self.sort(core, error)) {
