@@ -206,8 +206,8 @@ impl<I: Io> CommitLog<I> {
         self.core.flush_all()
     }
 
-    /// Removes whole segments that end at or below `offset`; never the last one. Slices of them
-    /// stay valid.
+    /// Removes whole segments that end at or below `offset`; never the last one, nor what is not
+    /// flushed. Slices of them stay valid.
     ///
     /// # Errors
     ///

@@ -277,8 +277,9 @@ pub(crate) fn unwritten_sector(view: &RecordView<'_>, offset: u64) -> Option<u64
     while !rest.is_empty() {
         let share = (SECTOR_LEN - at % SECTOR_LEN).min(rest.len() as u64);
         let (sector, behind) = rest.split_at(share as usize);
-        // A share of one or two bytes may be the length of empty properties.
-        if sector.len() > 2 && sector.iter().all(|byte| *byte == 0) {
+        // A share of one or two bytes may be the length of empty properties; others end in 0x02.
+        let is_length = sector.len() <= 2 && view.properties().bytes().is_empty();
+        if !is_length && sector.iter().all(|byte| *byte == 0) {
             return Some(at);
         }
         at += share;

@@ -1,0 +1,152 @@
+//! Many threads on one log, on the real disk, with the service threads.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use commitlog::{CommitLog, CommitLogOptions, FlushMode, QueueCursor, SystemClock};
+use message::{Parsed, RecordView};
+use mmap_core::OsIo;
+
+use crate::common::{Record, from_start, message, try_open};
+
+const THREADS: usize = 4;
+const APPENDS: usize = 300;
+
+#[test]
+fn appenders_and_a_follower_async() {
+    appenders_and_a_follower(FlushMode::Async {
+        interval: Duration::from_millis(5),
+        least_pages: 0,
+        thorough_interval: Duration::from_millis(5),
+    });
+}
+
+#[test]
+fn appenders_and_a_follower_sync() {
+    appenders_and_a_follower(FlushMode::sync_default());
+}
+
+fn appenders_and_a_follower(flush: FlushMode) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = CommitLogOptions::new(dir.path().join("commitlog"));
+    options.segment_len = 64 * 1024;
+    options.allocate_step = 8 * 1024;
+    options.pending_len_max = 8 * 1024;
+    options.flush = flush;
+    let clock = Arc::new(SystemClock::new());
+    let log = try_open(&OsIo, options.clone(), clock.clone(), &from_start())
+        .unwrap()
+        .log;
+    let services = log.start_services().unwrap();
+    let queues: [QueueCursor; 3] = Default::default();
+    let stop = AtomicBool::new(false);
+
+    let seen = std::thread::scope(|scope| {
+        let follower = scope.spawn(|| follow(&log, &stop));
+        let appenders: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (log, queues) = (&log, &queues);
+                scope.spawn(move || append_some(log, queues, thread))
+            })
+            .collect();
+        for appender in appenders {
+            appender.join().unwrap();
+        }
+        stop.store(true, Ordering::Release);
+        log.wake_waiters();
+        follower.join().unwrap()
+    });
+    assert_eq!(seen.len(), THREADS * APPENDS);
+    let mut next: HashMap<i32, i64> = HashMap::new();
+    for record in &seen {
+        let next = next.entry(record.queue_id).or_default();
+        assert_eq!(
+            record.queue_offset, *next,
+            "queue offsets ascend with physical offsets"
+        );
+        *next += 1;
+    }
+    assert!(
+        seen.windows(2)
+            .all(|pair| pair[0].store_ms <= pair[1].store_ms)
+    );
+
+    services.stop();
+    log.close().unwrap();
+    let reopened = try_open(&OsIo, options, clock, &from_start()).unwrap();
+    assert_eq!(reopened.records, seen);
+    assert_eq!(reopened.report.cut, None);
+}
+
+fn append_some(log: &CommitLog, queues: &[QueueCursor; 3], thread: usize) {
+    for index in 0..APPENDS {
+        let queue_id = (index + thread) % queues.len();
+        let body = vec![thread as u8; 200 + (index * 37) % 900];
+        let mut record = log.prepare(&message(queue_id as i32, &body, b"")).unwrap();
+        let appended = log.append(&mut record, &queues[queue_id]).unwrap();
+        let outcome = if index % 2 == 0 {
+            appended.ticket.wait()
+        } else {
+            block_on(appended.ticket)
+        };
+        let durable = outcome.unwrap();
+        if log.visible() == log.flushed() && durable.flushed > 0 {
+            assert!(log.record_at(appended.physical_offset).is_ok());
+        }
+    }
+}
+
+/// Walks behind the appenders as dispatch does.
+fn follow(log: &CommitLog, stop: &AtomicBool) -> Vec<Record> {
+    let segment_len = log.options().segment_len;
+    let mut records = Vec::new();
+    let mut offset = 0;
+    loop {
+        let visible = log.wait_visible(offset, Duration::from_secs(30), stop);
+        if visible <= offset {
+            assert!(
+                stop.load(Ordering::Acquire),
+                "nothing became visible for 30 s"
+            );
+            return records;
+        }
+        let slice = log.readable_from(offset).unwrap();
+        let mut position = 0;
+        while position < slice.len() {
+            match RecordView::parse(&slice[position..]).unwrap() {
+                Parsed::Record(view) => {
+                    assert_eq!(view.physical_offset() as u64, offset + position as u64);
+                    records.push(Record::of(&view));
+                    position += view.total_size();
+                }
+                Parsed::Blank { .. } => {
+                    position = (segment_len - offset % segment_len) as usize;
+                }
+            }
+        }
+        offset += position as u64;
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park_timeout(Duration::from_secs(30)),
+        }
+    }
+}
