@@ -3,6 +3,12 @@
 //!
 //! The seed is printed; `FOLIOMQ_SEED=n cargo test -p store --test crash` runs one again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

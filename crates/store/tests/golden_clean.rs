@@ -1,5 +1,11 @@
 //! The store that a Java broker wrote and closed, opened by ours: every answer equals Java's.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 mod golden;
 
 use golden::GoldenSet;

@@ -1,0 +1,106 @@
+//! A store that was closed, or whose process died, answers after the next opening as it did
+//! before.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use message::Message;
+use store::{
+    AllMessages, GetLimits, GetStatus, IndexOptions, KeyQuery, LastExit, MessageStore, StoreOptions,
+};
+
+const TOPIC: &str = "Orders";
+
+fn open(dir: &std::path::Path) -> (MessageStore, LastExit) {
+    let mut options = StoreOptions::new(dir);
+    options.segment_len = 64 * 1024;
+    options.queue_file_len = 20 * 64;
+    options.index = Some(IndexOptions {
+        slot_count: 1000,
+        entry_count_max: 4000,
+        ..IndexOptions::DEFAULT
+    });
+    let (store, report) = MessageStore::open(options).unwrap();
+    (store, report.last_exit)
+}
+
+fn put(store: &MessageStore, number: usize) {
+    let properties =
+        format!("UNIQ_KEY\u{1}ID{number:030}\u{2}KEYS\u{1}key{number}\u{2}TAGS\u{1}T\u{2}");
+    let body = format!("body {number}");
+    let put = store.put(&Message {
+        topic: TOPIC,
+        queue_id: (number % 3) as i32,
+        flag: 0,
+        sys_flag: Default::default(),
+        born_timestamp_ms: 1,
+        born_host: ([127, 0, 0, 1], 1).into(),
+        store_host: ([127, 0, 0, 1], 2).into(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: body.as_bytes(),
+        properties: properties.as_bytes(),
+    });
+    assert_eq!(put.unwrap().queue_offset, (number / 3) as i64);
+}
+
+/// Every message is found by its place in the queue, by its key and by its unique key.
+fn check(store: &MessageStore, count: usize) {
+    while store.dispatch_behind_bytes() > 0 {
+        std::thread::yield_now();
+    }
+    for number in 0..count {
+        let limits = GetLimits {
+            count_max: 1,
+            bytes_max: 1 << 20,
+        };
+        let (queue_id, offset) = ((number % 3) as i32, (number / 3) as i64);
+        let got = store
+            .get(TOPIC, queue_id, offset, &limits, &AllMessages)
+            .unwrap();
+        assert_eq!(got.status, GetStatus::Found, "message {number}");
+        let body = format!("body {number}");
+        assert_eq!(
+            got.messages.records().next().unwrap().body(),
+            body.as_bytes()
+        );
+        for key in [format!("key{number}"), format!("ID{number:030}")] {
+            let query = KeyQuery {
+                topic: TOPIC,
+                key: &key,
+                count_max: 32,
+                begin_ms: 0,
+                end_ms: i64::MAX,
+            };
+            let answer = store.query(&query).unwrap();
+            assert_eq!(answer.messages.count(), 1, "{key}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_the_same_after_a_clean_close() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let (store, last_exit) = open(dir.path());
+        assert_eq!(last_exit, LastExit::Clean);
+        check(&store, round * 40);
+        (round * 40..round * 40 + 40).for_each(|number| put(&store, number));
+        check(&store, round * 40 + 40);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn answers_are_the_same_after_a_death() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let (store, last_exit) = open(dir.path());
+        assert_eq!(last_exit == LastExit::Unclean, round > 0);
+        check(&store, round * 40);
+        (round * 40..round * 40 + 40).for_each(|number| put(&store, number));
+    }
+}
