@@ -96,11 +96,11 @@ fn the_log_ends_at_the_first_bytes_that_are_not_its_next_record() {
     // A hole, and something behind it.
     check_cut(12 * len(), b"x", 10 * len(), &Invalid::Unwritten);
     // A size that reaches beyond the segment.
-    let found = 1 << 20;
+    let found: u32 = 1 << 20;
     let left = SEGMENT_LEN - last;
     check_cut(
         last,
-        &(found as u32).to_be_bytes(),
+        &found.to_be_bytes(),
         last,
         &Invalid::Size { found, left },
     );
