@@ -106,6 +106,19 @@ impl<H: Held> Holds<H> {
         }
     }
 
+    /// Drops all of them: nobody is left to be answered.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let dropped = std::mem::take(&mut *lock(shard));
+            let count = dropped
+                .values()
+                .flat_map(HashMap::values)
+                .map(Vec::len)
+                .sum();
+            self.count.fetch_sub(count, Ordering::SeqCst);
+        }
+    }
+
     /// How many are held.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -215,5 +228,21 @@ mod tests {
         holds.expire(start + Duration::from_secs(9));
         assert_eq!(*woken.lock().unwrap(), [0, 1, 2, 3]);
         assert_eq!(holds.count(), 0);
+        let (deadline, woken) = (start, Arc::clone(&woken));
+        let (number, offset, tag) = (4, 0, None);
+        holds.hold(
+            "T",
+            0,
+            Pull {
+                number,
+                offset,
+                deadline,
+                tag,
+                woken: Arc::clone(&woken),
+            },
+        );
+        holds.clear();
+        assert_eq!(holds.count(), 0);
+        assert_eq!(*woken.lock().unwrap(), [0, 1, 2, 3]);
     }
 }

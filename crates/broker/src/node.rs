@@ -191,6 +191,8 @@ impl Node {
         } = self;
         registrations.stop().await;
         broker_server.stop(Instant::now() + DRAIN).await;
+        // They hold the broker, which holds them.
+        broker.holds.clear();
         if let Some(server) = namesrv_server {
             server.stop(Instant::now() + DRAIN).await;
         }

@@ -15,7 +15,7 @@ use store::{AllMessages, Filter, Get, GetLimits, GetStatus, TagFilter};
 use super::{Outcome, Refusal, settle};
 use crate::broker::Broker;
 use crate::hold::Held;
-use crate::server::{Connection, Content, Exchange, Reply, ReplyTicket, Resume};
+use crate::server::{Content, Exchange, HeldSlot, Reply, ReplyTicket, Resume};
 use crate::state::groups::{self, AutoCreate};
 use crate::state::topics::perm;
 
@@ -276,7 +276,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Reads and answers; with `hold`, waits so long for messages where there are none.
+    /// Reads and answers; with `hold`, waits so long for messages where there are none. A
+    /// connection that holds as many pulls as it may is answered at once.
     fn answer(
         self,
         broker: &Arc<Broker>,
@@ -284,13 +285,15 @@ impl Wanted {
         hold: Option<Duration>,
     ) -> Outcome {
         let got = self.read(broker)?;
-        let waits = matches!(code_of(&got, self.offset), ResponseCode::PULL_NOT_FOUND);
-        match hold {
-            Some(time) if waits => {
-                self.hold(broker, exchange, time);
+        let limit = broker.config.network.limits.held_pulls_per_connection_max;
+        let hold = hold.filter(|_| waits(&got, self.offset));
+        let slot = hold.and_then(|time| Some((time, exchange.connection().hold(limit)?)));
+        match slot {
+            Some((time, slot)) => {
+                self.hold(broker, exchange.ticket(), slot, time);
                 Ok(Reply::Held)
             }
-            _ => Ok(self.write(broker, exchange, got)),
+            None => Ok(self.write(broker, exchange, got)),
         }
     }
 
@@ -318,7 +321,7 @@ impl Wanted {
             .map_err(Refusal::error)
     }
 
-    fn hold(self, broker: &Arc<Broker>, exchange: &Exchange<'_>, time: Duration) {
+    fn hold(self, broker: &Arc<Broker>, ticket: ReplyTicket, slot: HeldSlot, time: Duration) {
         let (topic, queue_id, offset) = (self.topic.clone(), self.queue_id, self.offset);
         broker.holds.hold(
             &topic,
@@ -326,8 +329,8 @@ impl Wanted {
             HeldPull {
                 wanted: self,
                 broker: Arc::clone(broker),
-                connection: Arc::clone(exchange.connection()),
-                ticket: exchange.ticket(),
+                slot,
+                ticket,
                 deadline: Instant::now() + time,
             },
         );
@@ -361,6 +364,12 @@ impl Wanted {
     }
 }
 
+/// Whether messages may still come at `offset`. A hole in the queue's files is no such place: the
+/// client is to go on behind it, and held there a pull would be woken over and over.
+fn waits(got: &Get, offset: i64) -> bool {
+    got.status != GetStatus::OffsetFoundNull && code_of(got, offset) == ResponseCode::PULL_NOT_FOUND
+}
+
 /// RocketMQ 5.3.3 `PullMessageProcessor.composeResponseHeader`.
 fn code_of(got: &Get, offset: i64) -> ResponseCode {
     match got.status {
@@ -386,7 +395,7 @@ fn code_of(got: &Get, offset: i64) -> ResponseCode {
 pub struct HeldPull {
     wanted: Wanted,
     broker: Arc<Broker>,
-    connection: Arc<Connection>,
+    slot: HeldSlot,
     ticket: ReplyTicket,
     deadline: Instant,
 }
@@ -405,9 +414,8 @@ impl Held for HeldPull {
     }
 
     fn wake(self) {
-        let connection = Arc::clone(&self.connection);
-        // A connection that is closed needs no answer; a full mailbox means a client that has
-        // thousands of unread answers, and its own time-out.
+        let connection = Arc::clone(self.slot.connection());
+        // A connection that is closed needs no answer, and a mailbox takes all that can be held.
         let _unanswered = connection.resume(Box::new(self));
     }
 }
@@ -423,9 +431,11 @@ impl Resume for HeldPull {
         let Self {
             wanted,
             broker,
+            slot,
             deadline,
             ..
         } = *self;
+        drop(slot);
         let left = deadline.saturating_duration_since(Instant::now());
         let hold = (!left.is_zero()).then_some(left);
         let outcome = wanted.answer(&broker, exchange, hold);

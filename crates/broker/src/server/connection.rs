@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use remoting::Command;
@@ -66,6 +66,8 @@ pub struct Connection {
     /// The same clock when the peer last took a byte while more were waiting; 0 = none waiting.
     stalled_since_ms: AtomicU64,
     next_opaque: AtomicI32,
+    /// Requests that are held: changed by [`HeldSlot`] alone.
+    held_count: AtomicUsize,
     /// Requests of ours that the client has not answered yet, by opaque.
     asked: Mutex<HashMap<i32, oneshot::Sender<Command>>>,
 }
@@ -79,6 +81,7 @@ impl Connection {
             active_ms: AtomicU64::new(now_ms),
             stalled_since_ms: AtomicU64::new(0),
             next_opaque: AtomicI32::new(1),
+            held_count: AtomicUsize::new(0),
             asked: Mutex::default(),
         }
     }
@@ -117,6 +120,17 @@ impl Connection {
             opaque,
             answer,
         }
+    }
+
+    /// Takes one of `limit` places for held requests; `None` when all are taken.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>, limit: usize) -> Option<HeldSlot> {
+        let slot = HeldSlot {
+            connection: Arc::clone(self),
+        };
+        let taken = self.held_count.fetch_add(1, Ordering::Relaxed);
+        // Dropping the slot gives a place back that was one too many.
+        (taken < limit).then_some(slot)
     }
 
     /// Wakes the task with a held request.
@@ -189,6 +203,26 @@ impl Connection {
 
     fn asked(&self) -> MutexGuard<'_, HashMap<i32, oneshot::Sender<Command>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place for one held request of a connection, given back when it is dropped.
+#[derive(Debug)]
+pub struct HeldSlot {
+    connection: Arc<Connection>,
+}
+
+impl HeldSlot {
+    /// The connection that the request came from.
+    #[must_use]
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for HeldSlot {
+    fn drop(&mut self) {
+        self.connection.held_count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

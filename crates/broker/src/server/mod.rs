@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Limits;
 
-pub use self::connection::{Asked, CloseReason, Connection};
+pub use self::connection::{Asked, CloseReason, Connection, HeldSlot};
 pub use self::exchange::{Exchange, Pending, Reply, ReplyTicket, Resume, Service};
 pub use self::output::Content;
 
@@ -173,15 +173,20 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListen
 async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     // A condition that lasts is logged when it begins, not at each connection.
     let mut refusing = false;
+    let mut failing = false;
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(server = shared.name, %error, "a connection was not accepted");
+                if !failing {
+                    tracing::warn!(server = shared.name, %error, "connections are not accepted");
+                }
+                failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        failing = false;
         match shared.admit(peer) {
             Some(connection) => {
                 refusing = false;
