@@ -116,8 +116,12 @@ impl Broker {
         self.advertised.clone()
     }
 
-    /// Saves offsets that changed. Topics and groups are saved at each change.
+    /// Saves offsets that changed. Topics and groups are saved at each change, and here when that
+    /// failed.
     pub fn save_offsets(&self) {
+        if let Err(error) = self.topics.save().and_then(|()| self.groups.save()) {
+            tracing::error!(%error, "topics or groups are not saved; tried again");
+        }
         if let Err(error) = self.offsets.save() {
             tracing::error!(%error, "consumer offsets are not saved; tried again");
         }

@@ -145,13 +145,20 @@ fn deliver_level(broker: &Broker, level: i32) -> usize {
         let record = u64::try_from(entry.physical_offset)
             .ok()
             .and_then(|at| store.look_up(at));
-        // A message that expired while it waited is passed over.
-        if let Some(record) = record
-            && let Ok(Parsed::Record(view)) = RecordView::parse(&record)
-            && let Err(error) = deliver(broker, &view)
-        {
-            tracing::warn!(level, offset, error = %error.remark, "not delivered; tried again");
-            break;
+        match record.as_deref().map(RecordView::parse) {
+            Some(Ok(Parsed::Record(view))) => {
+                if let Err(error) = deliver(broker, &view) {
+                    tracing::warn!(level, offset, error = %error.remark, "not delivered; tried again");
+                    break;
+                }
+            }
+            // As in RocketMQ a message that is gone is passed over; one that should be there is
+            // worth a line.
+            _ if entry.physical_offset.cast_unsigned() >= store.log().min_offset() => {
+                let at = entry.physical_offset;
+                tracing::error!(level, offset, at, "a delayed message cannot be read");
+            }
+            _ => {}
         }
         offset += 1;
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use mmap_core::{Io, OsIo};
+use mmap_core::{Access, Io, IoFile, OsIo};
 
 use super::{asked_to_end, block_on};
 use crate::config::{Config, Flags};
@@ -62,10 +62,25 @@ fn configure(flags: &Flags) -> Result<Config> {
 
 /// The machine's name, which a broker takes that was given none.
 fn host_name() -> String {
-    let read = OsIo.read("/proc/sys/kernel/hostname".as_ref(), 4096);
-    let name = read.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let name = name
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty());
-    name.unwrap_or_else(|| "DEFAULT_BROKER".to_owned())
+    let mut name = [0; 256];
+    // Files of /proc say that they are empty: their length is known by reading them.
+    let read = OsIo
+        .open("/proc/sys/kernel/hostname".as_ref(), Access::ReadOnly)
+        .and_then(|file| file.read_at(&mut name, 0));
+    let name = name.get(..read.unwrap_or(0)).unwrap_or_default();
+    match std::str::from_utf8(name).map(str::trim) {
+        Ok(name) if !name.is_empty() => name.to_owned(),
+        _ => "DEFAULT_BROKER".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_called_as_its_machine() {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(host_name(), name.trim());
+    }
 }

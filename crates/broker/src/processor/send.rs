@@ -292,6 +292,10 @@ fn topic_to_send_to(
     is_batch: bool,
 ) -> Result<Arc<TopicConfig>, Refusal> {
     let name = header.topic;
+    if topics::is_send_forbidden(name) {
+        let remark = format!("Sending message to topic[{name}] is forbidden.");
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
     let found = match broker.topics.find(name) {
         Some(found) => found,
         None => {
@@ -301,10 +305,6 @@ fn topic_to_send_to(
             create_topic(broker, header)?
         }
     };
-    if topics::is_send_forbidden(name) {
-        let remark = format!("Sending message to topic[{name}] is forbidden.");
-        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
-    }
     if is_batch && name.starts_with(topic_names::RETRY_PREFIX) {
         let remark = "batch request does not support retry group";
         return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
