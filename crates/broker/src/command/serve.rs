@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use mmap_core::{Access, Io, IoFile, OsIo};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{asked_to_end, block_on};
 use crate::config::{Config, Flags};
@@ -19,6 +20,7 @@ const CONFIG_LEN_MAX: u64 = 1024 * 1024;
 pub fn run(flags: &Flags) -> Result<()> {
     let config = configure(flags)?;
     let threads = config.network.limits.worker_threads;
+    allow_open_files(config.network.limits.connection_count_max);
     block_on(threads, async {
         let node = Node::start(config).await?;
         writeln!(std::io::stdout().lock(), "{}", node.summary)?;
@@ -58,6 +60,31 @@ fn configure(flags: &Flags) -> Result<Config> {
     }
     config.apply_flags(flags)?;
     Ok(config)
+}
+
+/// Files that a broker has open beside its connections; a rough figure for the warning.
+const FILES_BESIDE_CONNECTIONS: u64 = 1024;
+
+/// Lets the process open as many files as the system allows it: shells begin with 1024, which a
+/// connection each would use up. (A JVM does the same.)
+fn allow_open_files(connection_count_max: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    };
+    let wanted = connection_count_max as u64 + FILES_BESIDE_CONNECTIONS;
+    if allowed.is_some_and(|allowed| allowed < wanted) {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "open files are limited (ulimit -n) below what foliomq.maxConnections allows"
+        );
+    }
 }
 
 /// The machine's name, which a broker takes that was given none.

@@ -361,7 +361,7 @@ impl Default for Network {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connection_count_max: 20_000,
+            connection_count_max: 15_000,
             frame_len_max: 16 * 1024 * 1024,
             outbound_high_water: 4 * 1024 * 1024,
             write_stall: Duration::from_secs(30),
