@@ -17,16 +17,16 @@
 use crate::code::RequestCode;
 use crate::error::CommandError;
 use crate::language::LanguageCode;
-use crate::view::{
-    FIELD_COUNT_MAX, FLAG_RESPONSE, FieldSpan, FixedFields, Place, Scratch, Span, utf8,
-};
+use crate::span::Span;
+use crate::view::{FIELD_COUNT_MAX, FLAG_RESPONSE, FieldSpan, FixedFields, Scratch, Step, utf8};
 
 /// Reads `header`; extension fields go into `scratch`.
-pub(crate) fn read(header: &[u8], scratch: &mut Scratch) -> Result<FixedFields, CommandError> {
+pub(crate) fn read(header: &[u8], scratch: &mut Scratch) -> Step<FixedFields> {
     let mut reader = Reader {
         header,
         position: 0,
         end: header.len(),
+        decoded: &mut scratch.decoded,
     };
     let code = i16::from_be_bytes(reader.array("code")?);
     let [language] = reader.array("language")?;
@@ -42,13 +42,13 @@ pub(crate) fn read(header: &[u8], scratch: &mut Scratch) -> Result<FixedFields, 
         let name = reader.text("field name", i64::from(name_len))?;
         let value_len = reader.integer("field value length")?;
         let value = reader.text("field value", i64::from(value_len))?;
-        let (Some(name), Some(value)) = (name, value) else {
+        if name.is_empty() || value.is_empty() {
             continue;
-        };
+        }
         if scratch.fields.len() == FIELD_COUNT_MAX {
-            return Err(CommandError::TooManyFields {
+            return Err(Box::new(CommandError::TooManyFields {
                 max: FIELD_COUNT_MAX,
-            });
+            }));
         }
         scratch.fields.push(FieldSpan { name, value });
     }
@@ -63,43 +63,47 @@ pub(crate) fn read(header: &[u8], scratch: &mut Scratch) -> Result<FixedFields, 
         version: i32::from(version),
         opaque,
         flag,
-        remark,
+        remark: (!remark.is_empty()).then_some(remark),
     })
 }
 
-struct Reader<'h> {
+struct Reader<'h, 's> {
     header: &'h [u8],
+    /// Takes the texts, so that each is checked to be UTF-8 only once.
+    decoded: &'s mut String,
     position: usize,
     /// Where reading must stop: of the header, later of the extension fields.
     end: usize,
 }
 
-impl Reader<'_> {
-    fn array<const LEN: usize>(&mut self, what: &'static str) -> Result<[u8; LEN], CommandError> {
+impl Reader<'_, '_> {
+    fn array<const LEN: usize>(&mut self, what: &'static str) -> Step<[u8; LEN]> {
         let end = self.reach(what, LEN as i64)?;
         let bytes = self.header.get(self.position..end).unwrap_or_default();
         self.position = end;
         Ok(bytes.try_into().unwrap_or([0; LEN]))
     }
 
-    fn integer(&mut self, what: &'static str) -> Result<i32, CommandError> {
+    fn integer(&mut self, what: &'static str) -> Step<i32> {
         Ok(i32::from_be_bytes(self.array(what)?))
     }
 
-    /// A text of `len` bytes, `None` if that is 0.
-    fn text(&mut self, what: &'static str, len: i64) -> Result<Option<Span>, CommandError> {
+    /// A text of `len` bytes.
+    fn text(&mut self, what: &'static str, len: i64) -> Step<Span> {
         let (start, end) = (self.position, self.reach(what, len)?);
-        utf8(self.header.get(start..end).unwrap_or_default(), start)?;
+        let text = utf8(self.header.get(start..end).unwrap_or_default(), start)?;
         self.position = end;
-        Ok((start < end).then(|| Span::new(Place::Header, start, end)))
+        let decoded_start = self.decoded.len();
+        self.decoded.push_str(text);
+        Ok(Span::of_decoded(decoded_start, self.decoded.len()))
     }
 
     /// The position `len` bytes further on, if that is not beyond the end.
-    fn reach(&self, what: &'static str, len: i64) -> Result<usize, CommandError> {
+    fn reach(&self, what: &'static str, len: i64) -> Step<usize> {
         let room = self.end - self.position;
         match usize::try_from(len) {
             Ok(len) if len <= room => Ok(self.position + len),
-            _ => Err(CommandError::BinaryLength { what, len, room }),
+            _ => Err(Box::new(CommandError::BinaryLength { what, len, room })),
         }
     }
 }

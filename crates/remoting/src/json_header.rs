@@ -5,12 +5,13 @@
 //! stands under unknown keys is skipped by its brackets and strings only.
 
 use crate::error::{CommandError, shorten};
-use crate::escape::unescape;
+use crate::escape::{quote_or_escape, unescape};
 use crate::language::LanguageCode;
-use crate::view::{FIELD_COUNT_MAX, FieldSpan, FixedFields, Place, Scratch, Span};
+use crate::span::Span;
+use crate::view::{FIELD_COUNT_MAX, FieldSpan, FixedFields, Scratch, Step};
 
 /// Reads `header`; extension fields and undone escapes go into `scratch`.
-pub(crate) fn read(header: &str, scratch: &mut Scratch) -> Result<FixedFields, CommandError> {
+pub(crate) fn read(header: &str, scratch: &mut Scratch) -> Step<FixedFields> {
     let mut scanner = Scanner {
         header,
         position: 0,
@@ -25,14 +26,14 @@ pub(crate) fn read(header: &str, scratch: &mut Scratch) -> Result<FixedFields, C
             "flag" => fixed.flag = scanner.integer("flag")?.unwrap_or_default(),
             "version" => fixed.version = scanner.integer("version")?.unwrap_or_default(),
             "language" => fixed.language = scanner.language()?,
-            "remark" => fixed.remark = scanner.value()?.span(),
+            "remark" => fixed.remark = scanner.value()?,
             "extFields" => scanner.extension_fields()?,
             _ => drop(scanner.value()?),
         }
         Ok(())
     })?;
     scanner.end()?;
-    fixed.code = code.ok_or(CommandError::NoCode)?;
+    fixed.code = code.ok_or_else(|| Box::new(CommandError::NoCode))?;
     Ok(fixed)
 }
 
@@ -42,34 +43,9 @@ struct Scanner<'h, 's> {
     scratch: &'s mut Scratch,
 }
 
-/// A value and where its text lies.
-#[derive(Clone, Copy)]
-enum Value {
-    /// A string, its quotes left out.
-    Text(Span),
-    /// A number or boolean.
-    Scalar(Span),
-    /// An object or array.
-    Nested(Span),
-    Null,
-}
-
-impl Value {
-    /// The value as text, `None` for null.
-    fn span(self) -> Option<Span> {
-        match self {
-            Self::Text(span) | Self::Scalar(span) | Self::Nested(span) => Some(span),
-            Self::Null => None,
-        }
-    }
-}
-
 impl Scanner<'_, '_> {
     /// Calls `member` behind the colon of each member; it must consume the value.
-    fn object(
-        &mut self,
-        mut member: impl FnMut(&mut Self, Span) -> Result<(), CommandError>,
-    ) -> Result<(), CommandError> {
+    fn object(&mut self, mut member: impl FnMut(&mut Self, Span) -> Step<()>) -> Step<()> {
         self.expect(b'{', "an opening brace")?;
         if self.skip_if(b'}') {
             return Ok(());
@@ -86,16 +62,16 @@ impl Scanner<'_, '_> {
         }
     }
 
-    fn extension_fields(&mut self) -> Result<(), CommandError> {
+    fn extension_fields(&mut self) -> Step<()> {
         if self.peek() == Some(b'n') {
             return self.value().map(drop);
         }
         self.object(|scanner, name| {
-            if let Some(value) = scanner.value()?.span() {
+            if let Some(value) = scanner.value()? {
                 if scanner.scratch.fields.len() == FIELD_COUNT_MAX {
-                    return Err(CommandError::TooManyFields {
+                    return Err(Box::new(CommandError::TooManyFields {
                         max: FIELD_COUNT_MAX,
-                    });
+                    }));
                 }
                 scanner.scratch.fields.push(FieldSpan { name, value });
             }
@@ -104,60 +80,56 @@ impl Scanner<'_, '_> {
     }
 
     /// An integer as a number or as a string; `None` for null.
-    fn integer(&mut self, name: &'static str) -> Result<Option<i32>, CommandError> {
-        let Some(span) = self.value()?.span() else {
+    fn integer(&mut self, name: &'static str) -> Step<Option<i32>> {
+        let Some(span) = self.value()? else {
             return Ok(None);
         };
         let text = self.text(span);
         match text.parse() {
             Ok(integer) => Ok(Some(integer)),
-            Err(_) => Err(CommandError::Integer {
+            Err(_) => Err(Box::new(CommandError::Integer {
                 name,
                 value: shorten(text),
-            }),
+            })),
         }
     }
 
     /// A language by name or, as fastjson allows for enums, by number.
-    fn language(&mut self) -> Result<Option<LanguageCode>, CommandError> {
-        Ok(match self.value()? {
-            Value::Text(span) => LanguageCode::from_name(self.text(span)),
-            Value::Scalar(span) => self
-                .text(span)
-                .parse()
-                .ok()
-                .and_then(LanguageCode::from_byte),
-            Value::Nested(_) | Value::Null => None,
-        })
+    fn language(&mut self) -> Step<Option<LanguageCode>> {
+        let Some(span) = self.value()? else {
+            return Ok(None);
+        };
+        let text = self.text(span);
+        let by_number = || text.parse().ok().and_then(LanguageCode::from_byte);
+        Ok(LanguageCode::from_name(text).or_else(by_number))
     }
 
-    fn value(&mut self) -> Result<Value, CommandError> {
+    /// The text of a value: a string without its quotes, everything else as it stands; `None` for
+    /// null.
+    #[inline]
+    fn value(&mut self) -> Step<Option<Span>> {
         match self.peek() {
             Some(b'"') => {
                 self.position += 1;
-                Ok(Value::Text(self.string()?))
+                self.string().map(Some)
             }
-            Some(b'{' | b'[') => Ok(Value::Nested(self.nested()?)),
+            Some(b'{' | b'[') => self.nested().map(Some),
             _ => self.scalar(),
         }
     }
 
     /// A number, `true`, `false` or `null`.
-    fn scalar(&mut self) -> Result<Value, CommandError> {
+    fn scalar(&mut self) -> Step<Option<Span>> {
         let start = self.position;
         let part_of_scalar =
-            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
-        self.position += self
-            .rest()
-            .iter()
-            .take_while(|byte| part_of_scalar(byte))
-            .count();
-        let span = Span::new(Place::Header, start, self.position);
+            |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        self.position += self.rest().iter().take_while(part_of_scalar).count();
+        let span = Span::of_header(start, self.position);
         match self.text(span) {
-            "null" => Ok(Value::Null),
-            "true" | "false" => Ok(Value::Scalar(span)),
+            "null" => Ok(None),
+            "true" | "false" => Ok(Some(span)),
             text if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
-                Ok(Value::Scalar(span))
+                Ok(Some(span))
             }
             _ => {
                 self.position = start;
@@ -167,7 +139,7 @@ impl Scanner<'_, '_> {
     }
 
     /// Skips an object or array. Not recursive, so depth costs nothing.
-    fn nested(&mut self) -> Result<Span, CommandError> {
+    fn nested(&mut self) -> Step<Span> {
         let start = self.position;
         let mut depth = 0usize;
         loop {
@@ -179,12 +151,12 @@ impl Scanner<'_, '_> {
                 None => return Err(self.expected("a closing bracket")),
             }
             if depth == 0 {
-                return Ok(Span::new(Place::Header, start, self.position));
+                return Ok(Span::of_header(start, self.position));
             }
         }
     }
 
-    fn skip_string(&mut self) -> Result<(), CommandError> {
+    fn skip_string(&mut self) -> Step<()> {
         loop {
             match self.next() {
                 Some(b'"') => return Ok(()),
@@ -196,38 +168,45 @@ impl Scanner<'_, '_> {
     }
 
     /// The string whose opening quote is behind us.
-    fn string(&mut self) -> Result<Span, CommandError> {
+    #[inline]
+    fn string(&mut self) -> Step<Span> {
         let start = self.position;
-        if self.skip_to_quote_or_escape()? == b'"' {
-            return Ok(Span::new(Place::Header, start, self.position - 1));
+        match self.skip_to_quote_or_escape()? {
+            b'"' => Ok(Span::of_header(start, self.position - 1)),
+            _ => self.escaped_string(start),
         }
+    }
+
+    /// The string that starts at `start` and whose first backslash is behind us.
+    fn escaped_string(&mut self, start: usize) -> Step<Span> {
         let decoded_start = self.scratch.decoded.len();
-        let mut run_start = start;
+        self.take_run(start);
         loop {
-            let run = Span::new(Place::Header, run_start, self.position - 1);
-            self.scratch.decoded.push_str(run.slice(self.header));
             let escaped = self.escape()?;
             self.scratch.decoded.push(escaped);
-            run_start = self.position;
-            if self.skip_to_quote_or_escape()? == b'"' {
-                break;
+            let run_start = self.position;
+            let found = self.skip_to_quote_or_escape()?;
+            self.take_run(run_start);
+            if found == b'"' {
+                let decoded_end = self.scratch.decoded.len();
+                return Ok(Span::of_decoded(decoded_start, decoded_end));
             }
         }
-        let run = Span::new(Place::Header, run_start, self.position - 1);
-        self.scratch.decoded.push_str(run.slice(self.header));
-        Ok(Span::new(
-            Place::Decoded,
-            decoded_start,
-            self.scratch.decoded.len(),
-        ))
+    }
+
+    /// Takes what stands between `start` and the quote or backslash just read as decoded.
+    fn take_run(&mut self, start: usize) {
+        let run = self
+            .header
+            .get(start..self.position - 1)
+            .unwrap_or_default();
+        self.scratch.decoded.push_str(run);
     }
 
     /// Goes behind the next quote or backslash and says which it was.
-    fn skip_to_quote_or_escape(&mut self) -> Result<u8, CommandError> {
-        let found = self
-            .rest()
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\'));
+    #[inline]
+    fn skip_to_quote_or_escape(&mut self) -> Step<u8> {
+        let found = quote_or_escape(self.rest());
         match found {
             Some(position) => {
                 self.position += position;
@@ -241,14 +220,14 @@ impl Scanner<'_, '_> {
     }
 
     /// The character of an escape whose backslash is behind us.
-    fn escape(&mut self) -> Result<char, CommandError> {
+    fn escape(&mut self) -> Step<char> {
         let (character, len) = unescape(self.rest()).map_err(|what| self.expected(what))?;
         self.position += len;
         Ok(character)
     }
 
     /// Nothing but white space may follow.
-    fn end(&mut self) -> Result<(), CommandError> {
+    fn end(&mut self) -> Step<()> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.expected("the end")),
@@ -256,7 +235,8 @@ impl Scanner<'_, '_> {
     }
 
     /// Skips white space and the byte `wanted`.
-    fn expect(&mut self, wanted: u8, expected: &'static str) -> Result<(), CommandError> {
+    #[inline]
+    fn expect(&mut self, wanted: u8, expected: &'static str) -> Step<()> {
         if self.skip_if(wanted) {
             Ok(())
         } else {
@@ -264,6 +244,7 @@ impl Scanner<'_, '_> {
         }
     }
 
+    #[inline]
     fn skip_if(&mut self, wanted: u8) -> bool {
         let found = self.peek() == Some(wanted);
         self.position += usize::from(found);
@@ -271,6 +252,7 @@ impl Scanner<'_, '_> {
     }
 
     /// The next byte that is not white space; it stays to be read.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.header.as_bytes().get(self.position)?;
@@ -287,6 +269,7 @@ impl Scanner<'_, '_> {
         Some(byte)
     }
 
+    #[inline]
     fn rest(&self) -> &[u8] {
         self.header
             .as_bytes()
@@ -294,17 +277,13 @@ impl Scanner<'_, '_> {
             .unwrap_or_default()
     }
 
+    #[inline]
     fn text(&self, span: Span) -> &str {
-        match span.place {
-            Place::Header => span.slice(self.header),
-            Place::Decoded => span.slice(&self.scratch.decoded),
-        }
+        span.text(self.header, &self.scratch.decoded)
     }
 
-    fn expected(&self, expected: &'static str) -> CommandError {
-        CommandError::Json {
-            position: self.position.min(self.header.len()),
-            expected,
-        }
+    fn expected(&self, expected: &'static str) -> Box<CommandError> {
+        let position = self.position;
+        Box::new(CommandError::Json { position, expected })
     }
 }

@@ -55,6 +55,7 @@ mod fields;
 mod frame;
 mod json_header;
 mod language;
+mod span;
 mod text;
 mod view;
 mod writer;

@@ -8,6 +8,7 @@ use crate::error::{CommandError, HeaderError};
 use crate::frame::{FRAME_PREFIX_LEN, Frame, FrameStep, SerializeType, next_frame};
 use crate::header::Header;
 use crate::language::LanguageCode;
+use crate::span::Span;
 use crate::{binary_header, json_header};
 
 /// Set in `flag` of a response.
@@ -22,7 +23,8 @@ pub(crate) const FIELD_COUNT_MAX: usize = 256;
 /// connection or thread.
 #[derive(Default)]
 pub struct Scratch {
-    /// Texts whose JSON escapes were undone, one behind the other.
+    /// Texts whose JSON escapes were undone, or all texts of a binary header, one behind the
+    /// other.
     pub(crate) decoded: String,
     pub(crate) fields: Vec<FieldSpan>,
 }
@@ -46,11 +48,11 @@ impl fmt::Debug for Scratch {
 }
 
 /// One command of either serialize type, read in place: texts are slices of the frame, or of the
-/// scratch memory where escapes had to be undone.
+/// scratch memory where escapes had to be undone or the header is binary.
 #[derive(Clone, Copy)]
 pub struct CommandView<'a> {
     serialize: SerializeType,
-    header: HeaderText<'a>,
+    header: &'a str,
     decoded: &'a str,
     fields: &'a [FieldSpan],
     fixed: FixedFields,
@@ -68,51 +70,10 @@ pub(crate) struct FixedFields {
     pub(crate) remark: Option<Span>,
 }
 
-/// Where a text lies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    pub(crate) place: Place,
-    pub(crate) start: u32,
-    pub(crate) end: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Header,
-    Decoded,
-}
-
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FieldSpan {
     pub(crate) name: Span,
     pub(crate) value: Span,
-}
-
-/// A header's bytes. In the binary form only the texts inside are UTF-8.
-#[derive(Clone, Copy)]
-enum HeaderText<'a> {
-    Json(&'a str),
-    Binary(&'a [u8]),
-}
-
-impl Span {
-    /// A text from position `start` to `end`. Headers are shorter than 2^24 bytes.
-    pub(crate) fn new(place: Place, start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && u32::try_from(end).is_ok());
-        Self {
-            place,
-            start: start as u32,
-            end: end as u32,
-        }
-    }
-
-    fn range(self) -> std::ops::Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    pub(crate) fn slice(self, text: &str) -> &str {
-        text.get(self.range()).unwrap_or_default()
-    }
 }
 
 impl<'a> CommandView<'a> {
@@ -145,13 +106,13 @@ impl<'a> CommandView<'a> {
             SerializeType::Json => {
                 let header = utf8(header, 0)?;
                 (
-                    HeaderText::Json(header),
-                    json_header::read(header, scratch)?,
+                    header,
+                    json_header::read(header, scratch).map_err(|error| *error)?,
                 )
             }
             SerializeType::RocketMq => (
-                HeaderText::Binary(header),
-                binary_header::read(header, scratch)?,
+                "",
+                binary_header::read(header, scratch).map_err(|error| *error)?,
             ),
         };
         let Scratch { decoded, fields } = scratch;
@@ -281,15 +242,7 @@ impl<'a> CommandView<'a> {
     }
 
     fn text(&self, span: Span) -> &'a str {
-        match (span.place, self.header) {
-            (Place::Decoded, _) => span.slice(self.decoded),
-            (Place::Header, HeaderText::Json(header)) => span.slice(header),
-            (Place::Header, HeaderText::Binary(header)) => {
-                // Checked once when the spans were made.
-                let bytes = header.get(span.range()).unwrap_or_default();
-                std::str::from_utf8(bytes).unwrap_or_default()
-            }
-        }
+        span.text(self.header, self.decoded)
     }
 }
 
@@ -315,6 +268,10 @@ impl fmt::Debug for FieldsDebug<'_, '_> {
         f.debug_map().entries(self.0.fields()).finish()
     }
 }
+
+/// The outcome of a step of reading a header. Errors are boxed to keep the many small results
+/// small.
+pub(crate) type Step<T> = Result<T, Box<CommandError>>;
 
 /// The text of `bytes`, which start at `position` in the header.
 pub(crate) fn utf8(bytes: &[u8], position: usize) -> Result<&str, CommandError> {
