@@ -2,6 +2,7 @@
 //!
 //! Each subcommand is a module of its own; this file only parses the command line.
 
+mod bench;
 mod ci;
 mod interop;
 mod process;
@@ -25,6 +26,9 @@ struct Arguments {
 enum Command {
     /// Format, tidy checks, lints, then every test: what CI runs.
     Ci,
+    /// Measures whole runs: servers against each other, with a load generator of our own.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// The checks of the workspace's shape: layers, dependency counts, examples, sources.
     Tidy,
     /// Unit tests, doc tests and the interop suites against the real clients, brokers and stores.
@@ -33,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => test::run(&arguments),

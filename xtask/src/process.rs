@@ -90,11 +90,18 @@ impl Drop for Guarded {
 impl Server {
     /// Starts a server with its output in a file, and waits until it listens on all `addresses`.
     pub fn start(
-        mut command: Command,
+        command: Command,
         name: &str,
         log: &Path,
         addresses: &[SocketAddr],
     ) -> Result<Self> {
+        let mut server = Self::spawn(command, name, log)?;
+        server.await_listening(addresses)?;
+        Ok(server)
+    }
+
+    /// Starts a server with its output in a file, and waits for nothing.
+    pub fn spawn(mut command: Command, name: &str, log: &Path) -> Result<Self> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -105,12 +112,20 @@ impl Server {
             .stderr(output);
         command.stdin(std::process::Stdio::null());
         let process = Guarded::spawn(&mut command, name)?;
-        let mut server = Self {
+        Ok(Self {
             process,
             log: log.to_owned(),
-        };
-        server.await_listening(addresses)?;
-        Ok(server)
+        })
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.process.child)
+    }
+
+    /// The last lines of its output.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log)
     }
 
     /// The running process.

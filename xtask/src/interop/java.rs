@@ -70,7 +70,7 @@ pub(super) fn command(main_class: &str, heap: &str, home: &Path) -> Result<Comma
 }
 
 /// Builds the Maven project, once a run, and returns the class path of its programs.
-fn class_path() -> Result<String> {
+pub fn class_path() -> Result<String> {
     static BUILT: OnceLock<String> = OnceLock::new();
     if let Some(class_path) = BUILT.get() {
         return Ok(class_path.clone());

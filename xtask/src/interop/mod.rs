@@ -2,7 +2,7 @@
 
 mod cluster;
 mod driver;
-mod java;
+pub mod java;
 mod polyglot;
 mod store;
 
