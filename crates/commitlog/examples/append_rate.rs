@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use commitlog::message::{Message, SysFlag};
+use commitlog::mmap_core::OsIo;
 use commitlog::{
     CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, LogServices, QueueCursor,
     RecoverFrom, SystemClock, Tail,
 };
-use message::{Message, SysFlag};
-use mmap_core::OsIo;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
