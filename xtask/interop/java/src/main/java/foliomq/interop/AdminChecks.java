@@ -60,6 +60,7 @@ final class AdminChecks {
         for (int i = 0; i < 6; i++) {
             scope.producer().send(new Message(topic, body(i)), scope.queue(topic, i % 3));
         }
+        scope.awaitDispatch();
         String status = mqadmin(scope, "topicStatus", "-t", topic);
         contains(status, "#Broker Name", Target.BROKER_NAME);
         Expect.equal(3L, status.lines().filter(line -> line.startsWith(Target.BROKER_NAME)).count(), "queues shown");
@@ -99,6 +100,7 @@ final class AdminChecks {
         contains(mqadmin(scope, "consumerProgress"), group);
         consumer.shutdown();
         PullChecks.send(scope, topic, 10, 14);
+        scope.awaitDispatch();
         contains(mqadmin(scope, "consumerProgress", "-g", group), "Consume Diff Total: 4");
     }
 
@@ -107,6 +109,7 @@ final class AdminChecks {
         SendResult sent = scope.producer().send(new Message(topic, "TagQ", "keyQ", body(12_345)));
         String key = sent.getMsgId();
         contains(mqadmin(scope, "queryMsgById", "-t", topic, "-i", sent.getOffsetMsgId()), topic, "TagQ", "keyQ", key);
+        scope.awaitDispatch();
         Expect.until("the index is built", () -> scope.admin().viewMessage(topic, key) != null);
         contains(mqadmin(scope, "queryMsgByKey", "-t", topic, "-k", "keyQ"), key);
         contains(mqadmin(scope, "queryMsgByUniqueKey", "-t", topic, "-i", key), topic, "keyQ", key);

@@ -63,6 +63,7 @@ final class PullChecks {
             scope.producer().send(new Message(queue.getTopic(), List.of("A", "B", "C").get(i % 3), body(i)), queue);
         }
         scope.producer().send(new Message(queue.getTopic(), body(30)), queue);
+        scope.awaitDispatch();
         DefaultMQPullConsumer consumer = started(scope);
         PullResult one = consumer.pull(queue, "B", 0, 32);
         expect(one, PullStatus.FOUND, 31);
@@ -80,6 +81,7 @@ final class PullChecks {
         for (String tag : List.of("Aa", "BB", "Aa", "BB")) {
             scope.producer().send(new Message(queue.getTopic(), tag, body(0)), queue);
         }
+        scope.awaitDispatch();
         PullResult result = started(scope).pull(queue, "Aa", 0, 32);
         expect(result, PullStatus.FOUND, 4);
         Expect.equal(2, result.getMsgFoundList().size(), "messages of tag Aa");
@@ -195,6 +197,7 @@ final class PullChecks {
     static MessageQueue filled(Scope scope, String hint, int count) throws Exception {
         String topic = scope.newTopic(hint, 1);
         send(scope, topic, 0, count);
+        scope.awaitDispatch();
         return scope.queue(topic, 0);
     }
 

@@ -136,8 +136,15 @@ final class Scope implements AutoCloseable {
         return remoting.invokeSync(target.broker(), request, CALL_TIMEOUT_MS);
     }
 
+    /** Waits until everything stored so far is in its queue: a send is answered before that. */
+    void awaitDispatch() throws Exception {
+        Expect.until("everything stored is in its queue", () ->
+            admin().fetchBrokerRuntimeStats(target.broker()).getTable().get("dispatchBehindBytes").equals("0"));
+    }
+
     /** The messages of one queue from its first to its present end, in order. */
     List<MessageExt> readQueue(MessageQueue queue) throws Exception {
+        awaitDispatch();
         if (reader == null) {
             reader = pullConsumer(name("readers"));
             reader.start();
@@ -156,6 +163,7 @@ final class Scope implements AutoCloseable {
 
     /** The messages of all queues of a topic, queue by queue. */
     List<MessageExt> readTopic(String topic) throws Exception {
+        awaitDispatch();
         List<MessageExt> messages = new ArrayList<>();
         for (MessageQueue queue : admin().examineTopicStats(topic).getOffsetTable().keySet()) {
             messages.addAll(readQueue(queue));

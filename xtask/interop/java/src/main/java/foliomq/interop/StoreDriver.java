@@ -28,7 +28,10 @@ public final class StoreDriver {
         }
         if (given.contains("--dump")) {
             Path file = Path.of(given.get(given.indexOf("--dump") + 1));
-            suite.checkAlone("store: everything is served", scope -> WireDump.write(scope, file));
+            suite.checkAlone("store: everything is served", scope -> {
+                scope.awaitDispatch();
+                WireDump.write(scope, file);
+            });
         }
         System.exit(suite.run(""));
     }
