@@ -5,7 +5,7 @@
 /// Most strings of a header are short. For them a plain loop is faster than looking at eight
 /// bytes at a time (by a fifth of the time for a send request), because the processor predicts
 /// where it ends and reads on meanwhile.
-#[inline]
+#[inline(always)]
 pub(crate) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     const SHORT_LEN: usize = 16;
     let short = bytes.iter().take(SHORT_LEN).position(is_quote_or_escape);

@@ -43,6 +43,8 @@ struct Scanner<'h, 's> {
     scratch: &'s mut Scratch,
 }
 
+/// The short steps are inlined by force: then the position stays in a register, which saves a
+/// quarter of the time of a send request's header.
 impl Scanner<'_, '_> {
     /// Calls `member` behind the colon of each member; it must consume the value.
     fn object(&mut self, mut member: impl FnMut(&mut Self, Span) -> Step<()>) -> Step<()> {
@@ -106,7 +108,7 @@ impl Scanner<'_, '_> {
 
     /// The text of a value: a string without its quotes, everything else as it stands; `None` for
     /// null.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self) -> Step<Option<Span>> {
         match self.peek() {
             Some(b'"') => {
@@ -168,7 +170,7 @@ impl Scanner<'_, '_> {
     }
 
     /// The string whose opening quote is behind us.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Step<Span> {
         let start = self.position;
         match self.skip_to_quote_or_escape()? {
@@ -204,7 +206,7 @@ impl Scanner<'_, '_> {
     }
 
     /// Goes behind the next quote or backslash and says which it was.
-    #[inline]
+    #[inline(always)]
     fn skip_to_quote_or_escape(&mut self) -> Step<u8> {
         let found = quote_or_escape(self.rest());
         match found {
@@ -235,7 +237,7 @@ impl Scanner<'_, '_> {
     }
 
     /// Skips white space and the byte `wanted`.
-    #[inline]
+    #[inline(always)]
     fn expect(&mut self, wanted: u8, expected: &'static str) -> Step<()> {
         if self.skip_if(wanted) {
             Ok(())
@@ -244,7 +246,7 @@ impl Scanner<'_, '_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_if(&mut self, wanted: u8) -> bool {
         let found = self.peek() == Some(wanted);
         self.position += usize::from(found);
@@ -252,7 +254,7 @@ impl Scanner<'_, '_> {
     }
 
     /// The next byte that is not white space; it stays to be read.
-    #[inline]
+    #[inline(always)]
     fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.header.as_bytes().get(self.position)?;
@@ -269,7 +271,7 @@ impl Scanner<'_, '_> {
         Some(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn rest(&self) -> &[u8] {
         self.header
             .as_bytes()
@@ -277,7 +279,7 @@ impl Scanner<'_, '_> {
             .unwrap_or_default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&self, span: Span) -> &str {
         span.text(self.header, &self.scratch.decoded)
     }
