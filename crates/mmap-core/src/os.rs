@@ -366,3 +366,24 @@ fn allocate_by_writing(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocating_by_writing_fills_holes_and_keeps_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let OsFile { file, .. } = OsIo.create(&path, 20_001).unwrap();
+        file.write_all_at(b"kept", 9_000).unwrap();
+        allocate_by_writing(&file, 5_000, 50_000).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), 20_001);
+        assert_eq!(metadata.blocks() * 512, 4 * 4096, "all but the first block");
+        let mut content = vec![0; 20_001];
+        file.read_exact_at(&mut content, 0).unwrap();
+        assert_eq!(content[9_000..9_004], *b"kept");
+        assert_eq!(content.iter().filter(|byte| **byte != 0).count(), 4);
+    }
+}

@@ -149,18 +149,36 @@ fn sim_names_are_durable_after_sync_dir_only() {
         let count = torn.list(Path::new(DIR)).unwrap().len();
         assert_eq!(count, 1, "a rename happens or not, seed {seed}");
     }
-    // A directory that was not made durable takes its files along.
+}
+
+#[test]
+fn sim_directories_are_durable_with_their_names() {
+    let (dir, file) = (Path::new("/store/sub"), Path::new("/store/sub/f"));
     let io = new_device(6);
     io.fail_next("sync_dir", ErrorKind::Other);
-    io.create_dir_all(Path::new("/store/sub")).unwrap_err();
-    io.create(Path::new("/store/sub/f"), 1).unwrap();
-    io.sync_dir(Path::new("/store/sub")).unwrap();
+    io.create_dir_all(dir).unwrap_err();
+    assert_eq!(
+        io.metadata(dir).unwrap(),
+        None,
+        "a retry would not sync its name"
+    );
+    io.create_dir_all(dir).unwrap();
     assert!(
         io.crash(CrashStyle::LoseUnsynced)
-            .list(Path::new(DIR))
+            .metadata(dir)
             .unwrap()
-            .is_empty()
+            .is_some()
     );
+
+    // One whose name is not durable takes its files along.
+    let moved = Path::new("/store/moved");
+    io.rename(dir, moved).unwrap();
+    io.create(&moved.join("f"), 1).unwrap();
+    io.sync_dir(moved).unwrap();
+    let back = io.crash(CrashStyle::LoseUnsynced);
+    assert!(back.metadata(dir).unwrap().is_some());
+    assert_eq!(back.metadata(file).unwrap(), None);
+    assert_eq!(back.metadata(&moved.join("f")).unwrap(), None);
 }
 
 #[test]
