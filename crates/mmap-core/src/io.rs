@@ -57,6 +57,13 @@ pub trait Io: Clone + Debug + Send + Sync + 'static {
     /// for one that is. Also `NotADirectory` or `AlreadyExists` when a file stands in the way.
     fn create_dir_all(&self, dir: &Path) -> Result<(), IoError>;
 
+    /// Creates `dir`, whose parent exists, without making its name durable: that is
+    /// [`sync_dir`](Io::sync_dir) of the parent, for many at once. One that exists is as good.
+    ///
+    /// # Errors
+    /// `NotFound` without the parent; `AlreadyExists` when a file stands in the way.
+    fn create_dir(&self, dir: &Path) -> Result<(), IoError>;
+
     /// Makes the entries of a directory (not the files' contents) durable.
     ///
     /// # Errors

@@ -138,6 +138,15 @@ impl Io for OsIo {
         }
     }
 
+    fn create_dir(&self, dir: &Path) -> Result<(), IoError> {
+        let error = |source| IoError::new("create_dir", dir, source);
+        failpoint!("mmap_core.create_dir", error);
+        match fs::create_dir(dir) {
+            Err(_) if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) => Ok(()),
+            created => created.map_err(error),
+        }
+    }
+
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("sync_dir", dir, source);
         failpoint!("mmap_core.sync_dir", error);

@@ -339,6 +339,17 @@ impl Io for SimIo {
         Ok(())
     }
 
+    fn create_dir(&self, dir: &Path) -> Result<(), IoError> {
+        const OP: &str = "create_dir";
+        let mut device = self.begin(OP, dir)?;
+        if !device.names.is_directory(dir) {
+            device.check_directory(OP, parent(dir))?;
+            device.check_free(OP, dir)?;
+            device.names.add(dir, Node::Directory);
+        }
+        Ok(())
+    }
+
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
         const OP: &str = "sync_dir";
         // `replace` and the operating system call the directory of a plain name `.`.
