@@ -5,11 +5,12 @@
 //! (by the clock rule: one bit of use per queue, cleared as the hand passes). Nothing is synced
 //! then: what was put is in the page cache, and a flush opens the file again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
-use mmap_core::Io;
+use mmap_core::{Io, IoError};
 
 use crate::error::ConsumeQueueError;
 use crate::options::ConsumeQueueOptions;
@@ -25,6 +26,9 @@ pub(crate) struct Shared<I: Io> {
     ring: Mutex<VecDeque<Weak<ConsumeQueue<I>>>>,
     /// The queues that were put to since they were last flushed.
     dirty: Mutex<Vec<Weak<ConsumeQueue<I>>>>,
+    /// Directories that have new names in them: those of topics, and what is above.
+    unsynced_dirs: Mutex<BTreeSet<PathBuf>>,
+    syncing_dirs: Mutex<()>,
     /// A sync failed. Set once (Release), read by puts and flushes (Acquire).
     poisoned: AtomicBool,
 }
@@ -36,6 +40,8 @@ impl<I: Io> Shared<I> {
             options,
             ring: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(Vec::new()),
+            unsynced_dirs: Mutex::new(BTreeSet::new()),
+            syncing_dirs: Mutex::new(()),
             poisoned: AtomicBool::new(false),
         }
     }
@@ -75,6 +81,44 @@ impl<I: Io> Shared<I> {
 
     pub(crate) fn take_dirty(&self) -> Vec<Weak<ConsumeQueue<I>>> {
         std::mem::take(&mut lock(&self.dirty))
+    }
+
+    /// Creates a queue's directory and what is missing above it. The names become durable with the
+    /// next flush: many new queues must not cost their writer a sync each.
+    pub(crate) fn create_dirs(&self, dir: &Path) -> Result<(), IoError> {
+        if self.io.metadata(dir)?.is_some() {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent() {
+            self.create_dirs(parent)?;
+            self.io.create_dir(dir)?;
+            self.add_unsynced_dir(parent);
+        }
+        Ok(())
+    }
+
+    /// Lets the next flush make the names in `dir` durable.
+    pub(crate) fn add_unsynced_dir(&self, dir: &Path) {
+        let mut dirs = lock(&self.unsynced_dirs);
+        if !dirs.contains(dir) {
+            dirs.insert(dir.to_owned());
+        }
+    }
+
+    /// Makes durable the names of directories that were there before the call.
+    pub(crate) fn sync_dirs(&self) -> Result<(), IoError> {
+        // One at a time, so that nobody finds the list empty before the syncs are done; writers
+        // do not wait.
+        let _one_at_a_time = lock(&self.syncing_dirs);
+        let dirs = std::mem::take(&mut *lock(&self.unsynced_dirs));
+        for dir in dirs {
+            match self.io.sync_dir(&dir) {
+                // The topic was deleted.
+                Err(error) if error.is_not_found() => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn poison(&self) {

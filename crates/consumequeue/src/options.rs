@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use segment_queue::{DamagePolicy, SegmentQueueOptions};
+use segment_queue::{DamagePolicy, NameSync, SegmentQueueOptions};
 
 use crate::entry::ENTRY_LEN;
 use crate::error::ConsumeQueueError;
@@ -76,6 +76,8 @@ impl ConsumeQueueOptions {
         SegmentQueueOptions {
             allocate_step: self.allocate_step,
             damage,
+            // The dispatching thread must not wait for a sync per queue.
+            name_sync: NameSync::WithFlush,
             ..SegmentQueueOptions::new(dir, self.file_len)
         }
     }

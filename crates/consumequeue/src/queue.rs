@@ -111,6 +111,10 @@ impl<I: Io> ConsumeQueue<I> {
         let queue = Self::with_bounds(shared, dir, bounds);
         if bounds.flushed_index < bounds.max_index {
             queue.mark_dirty();
+            // The names may be as new as the entries.
+            for above in dir.ancestors().skip(1).take(2) {
+                shared.add_unsynced_dir(above);
+            }
         }
         Ok(queue)
     }
@@ -290,8 +294,13 @@ impl<I: Io> ConsumeQueue<I> {
     fn sync(&self, policy: FlushPolicy) -> Result<i64, ConsumeQueueError> {
         let open = read(&self.readers).clone();
         if let Some(queue) = open {
-            return Ok(offset_to_index(queue.flush(policy)?));
+            let flushed = offset_to_index(queue.flush(policy)?);
+            if flushed > self.flushed_index() {
+                self.shared.sync_dirs()?;
+            }
+            return Ok(flushed);
         }
+        self.shared.sync_dirs()?;
         // Closed to make room: nobody puts to it, so whatever is due is due now.
         let max_index = self.max_index();
         let segment_len = self.shared.options.file_len;
@@ -307,7 +316,10 @@ impl<I: Io> ConsumeQueue<I> {
             }
             offset = base + segment_len;
         }
-        Ok(max_index)
+        match self.shared.io.sync_dir(&self.dir) {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(max_index),
+        }
     }
 
     /// The first message: anew if the files, which have none, are not where it belongs.
@@ -361,7 +373,12 @@ impl<I: Io> ConsumeQueue<I> {
         let writer = self.open_files(files)?;
         match writer.append(&[bytes]) {
             Ok(_) => return Ok(()),
-            Err(AppendError::NeedsRoll { .. }) => writer.roll()?,
+            Err(AppendError::NeedsRoll { .. }) => {
+                if writer.queue().segments().is_empty() {
+                    self.shared.create_dirs(&self.dir)?;
+                }
+                writer.roll()?;
+            }
             Err(error) => return Err(error.into()),
         }
         writer.append(&[bytes])?;

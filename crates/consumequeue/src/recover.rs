@@ -73,10 +73,9 @@ impl Bounds {
                 SegmentQueue::open(io.clone(), &options.segments(dir, DamagePolicy::Refuse))?;
             writer.truncate(index_to_offset(tail.next_index))?;
         }
-        let base_index = offset_to_index(first_base);
-        let first = scanner.first_message(base_index, &tail)?;
+        let first = scanner.first_message(&bases, &tail)?;
         Ok(Self {
-            base_index,
+            base_index: offset_to_index(first_base),
             min_index: first.map_or(tail.next_index, |(index, _)| index),
             max_index: tail.next_index,
             min_physical: first.map_or(i64::MAX, |(_, entry)| entry.physical_offset),
@@ -177,9 +176,7 @@ impl<I: Io> Scanner<'_, I> {
         let mut buf = vec![0; FIRST_READ_LEN];
         let mut position = 0;
         while position < file_len {
-            let left = usize::try_from(file_len - position).unwrap_or(usize::MAX);
-            buf.truncate(left);
-            file.read_exact_at(&mut buf, position)?;
+            self.read_next(file, position, &mut buf)?;
             let (entries, _) = buf.as_chunks::<ENTRY_LEN>();
             for bytes in entries {
                 if !tail.accept(Entry::decode(bytes)) {
@@ -210,38 +207,47 @@ impl<I: Io> Scanner<'_, I> {
         Ok(probe.iter().any(|byte| *byte != 0))
     }
 
-    /// The first entry of the queue that is a message.
+    /// The first entry of the queue that is a message. Fillers may stand before it.
     fn first_message(
         &self,
-        base_index: i64,
+        bases: &[u64],
         tail: &Tail,
     ) -> Result<Option<(i64, Entry)>, ConsumeQueueError> {
-        if tail.scanned_from == base_index {
-            return Ok(tail.first_seen);
-        }
-        // Fillers, if any, stand before the first message: find the border. The first file is
-        // full, because others follow.
-        let base = index_to_offset(base_index);
-        let file = self
-            .io
-            .open(&self.dir.join(segment_name(base)), Access::ReadOnly)?;
-        let mut bytes = [0; ENTRY_LEN];
-        let mut first = None;
-        let (mut low, mut high) = (0, self.options.entries_per_file());
-        // Nearly always there are none, and the first look is the last.
-        let mut middle = 0;
-        while low < high {
-            file.read_exact_at(&mut bytes, index_to_offset(middle))?;
-            let entry = Entry::decode(&bytes);
-            if entry.is_filler() {
-                low = middle + 1;
-            } else {
-                first = Some((base_index + middle, entry));
-                high = middle;
+        for &base in bases {
+            if offset_to_index(base) >= tail.scanned_from {
+                break;
             }
-            middle = low + (high - low) / 2;
+            let file = self
+                .io
+                .open(&self.dir.join(segment_name(base)), Access::ReadOnly)?;
+            // The very first nearly always; and a file that others follow is full.
+            let mut buf = vec![0; ENTRY_LEN];
+            let mut position = 0;
+            while position < self.options.file_len {
+                self.read_next(&file, position, &mut buf)?;
+                let first = offset_to_index(base + position);
+                let (entries, _) = buf.as_chunks();
+                let indexed = (first..).zip(entries.iter().map(Entry::decode));
+                if let Some(found) = { indexed }.find(|(_, entry)| !entry.is_filler()) {
+                    return Ok(Some(found));
+                }
+                position += buf.len() as u64;
+                buf.resize(READ_LEN, 0);
+            }
         }
-        Ok(first)
+        Ok(tail.first_seen)
+    }
+
+    /// Fills `buf` from `position`, shortened to what is left of the file.
+    fn read_next(
+        &self,
+        file: &I::File,
+        position: u64,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), ConsumeQueueError> {
+        let left = usize::try_from(self.options.file_len - position).unwrap_or(usize::MAX);
+        buf.truncate(left);
+        Ok(file.read_exact_at(buf, position)?)
     }
 }
 

@@ -61,6 +61,9 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     first_index: i64,
     entries: Vec<Option<Entry>>,
+    /// Where the last message ended. Forgotten with the files if those that are left hold fillers
+    /// only: then the queue begins anew.
+    physical_end: Option<u64>,
     log_min: i64,
     log_end: i64,
 }
@@ -73,6 +76,13 @@ impl Model {
     fn messages(&self) -> impl Iterator<Item = (i64, Entry)> {
         let indexed = (self.first_index..).zip(&self.entries);
         indexed.filter_map(|(index, entry)| entry.map(|entry| (index, entry)))
+    }
+
+    fn forget_end(&mut self) {
+        self.physical_end = self
+            .messages()
+            .last()
+            .map(|(_, entry)| entry.physical_end() as u64);
     }
 
     /// The messages that the log holds still.
@@ -122,6 +132,7 @@ impl Pair {
         let model = Model {
             first_index: 0,
             entries: Vec::new(),
+            physical_end: None,
             log_min: 0,
             log_end: 0,
         };
@@ -164,6 +175,7 @@ impl Pair {
 
     fn reopen(&mut self, policy: OpenPolicy) {
         self.queue = open(&self.io, policy);
+        self.model.forget_end();
         let (log_min, log_end) = (self.model.log_min as u64, self.model.log_end as u64);
         assert_eq!(self.queue.recover(log_min, log_end).unwrap(), 0);
     }
@@ -175,7 +187,7 @@ impl Pair {
             tags_code: index * 7 - 1,
         };
         let max_index = self.model.max_index();
-        let expected = if self.model.messages().next().is_none() {
+        let expected = if self.model.physical_end.is_none() {
             self.model.first_index = index;
             self.model.entries.clear();
             PutOutcome::Appended
@@ -190,33 +202,31 @@ impl Pair {
         if expected == PutOutcome::Appended {
             self.model.entries.push(Some(entry));
             self.model.log_end = entry.physical_end();
+            self.model.physical_end = Some(entry.physical_end() as u64);
         }
     }
 
     fn truncate(&mut self, percent: usize) {
         let log_end = self.model.offset_at(percent);
-        let kept = self
-            .model
+        let model = &mut self.model;
+        let kept = model
             .messages()
             .filter(|(_, entry)| entry.physical_end() <= log_end);
         let end = kept.last().map(|(index, _)| index + 1);
-        let had_more = self
-            .model
-            .messages()
-            .any(|(_, entry)| entry.physical_end() > log_end);
+        let had_more = model
+            .physical_end
+            .is_some_and(|physical_end| physical_end > log_end as u64);
         self.queue.truncate(log_end as u64).unwrap();
-        self.model.log_end = self.model.log_end.min(log_end);
-        match end {
-            Some(end) if had_more => {
-                self.model
-                    .entries
-                    .truncate((end - self.model.first_index) as usize);
+        model.log_end = model.log_end.min(log_end);
+        if had_more {
+            match end {
+                Some(end) => model.entries.truncate((end - model.first_index) as usize),
+                None => {
+                    model.entries.clear();
+                    model.first_index = self.queue.max_index();
+                }
             }
-            None if had_more => {
-                self.model.entries.clear();
-                self.model.first_index = self.queue.max_index();
-            }
-            _ => {}
+            model.forget_end();
         }
     }
 
@@ -226,12 +236,7 @@ impl Pair {
         assert_eq!(max_index, self.model.max_index());
         let first = live.first().map_or(max_index, |(index, _)| *index);
         assert_eq!(self.queue.min_index(), first);
-        let end = self
-            .model
-            .messages()
-            .last()
-            .map(|(_, entry)| entry.physical_end() as u64);
-        assert_eq!(self.queue.max_physical_end(), end);
+        assert_eq!(self.queue.max_physical_end(), self.model.physical_end);
         let mut read = Vec::new();
         let mut index = self.queue.min_index();
         while let Some(entries) = self.queue.entries(index, 3).unwrap() {
