@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use message::names::{property, topic as topic_names};
-use message::{Message, Parsed, Properties, PropertiesBuilder, RecordView, SysFlag};
+use message::{Message, Parsed, Properties, PropertiesBuilder, RecordView};
 
 use crate::broker::Broker;
 use crate::processor::Refusal;
@@ -188,18 +188,8 @@ fn deliver(broker: &Broker, view: &RecordView<'_>) -> Result<(), Refusal> {
     let message = Message {
         topic,
         queue_id,
-        flag: view.flag(),
-        sys_flag: view
-            .sys_flag()
-            .without(SysFlag::BORN_HOST_V6)
-            .without(SysFlag::STORE_HOST_V6),
-        born_timestamp_ms: view.born_timestamp_ms(),
-        born_host: view.born_host(),
         store_host: broker.address,
-        reconsume_times: view.reconsume_times(),
-        prepared_transaction_offset: 0,
-        body: view.body(),
-        properties: properties.bytes(),
+        ..view.to_message()
     };
     let put = broker
         .store

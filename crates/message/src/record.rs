@@ -6,6 +6,7 @@ use crate::batch::BatchView;
 use crate::bytes::Reader;
 use crate::crc::{CRC_PROPERTY_LEN, masked, parse_crc_property};
 use crate::dispatch::DispatchFields;
+use crate::encode::Message;
 use crate::error::RecordError;
 use crate::id::MessageId;
 use crate::layout::{
@@ -181,6 +182,26 @@ impl<'a> RecordView<'a> {
         MessageId {
             host: self.store_host(),
             physical_offset: self.physical_offset,
+        }
+    }
+
+    /// The message of this record, to be stored again: as it is, but for what the next record
+    /// says of itself (its places, its store time, the kinds of its hosts' addresses), and without
+    /// a link to a transaction.
+    pub fn to_message(&self) -> Message<'a> {
+        let own = SysFlag(SysFlag::BORN_HOST_V6.0 | SysFlag::STORE_HOST_V6.0);
+        Message {
+            topic: self.topic(),
+            queue_id: self.queue_id(),
+            flag: self.flag(),
+            sys_flag: self.sys_flag().without(own),
+            born_timestamp_ms: self.born_timestamp_ms(),
+            born_host: self.born_host(),
+            store_host: self.store_host(),
+            reconsume_times: self.reconsume_times(),
+            prepared_transaction_offset: 0,
+            body: self.body(),
+            properties: self.properties().bytes(),
         }
     }
 

@@ -12,7 +12,7 @@ use message::{Message, MessageId, Properties, PropertiesBuilder, SysFlag, Transa
 use remoting::body::TopicConfig;
 use remoting::header::{SendMessageRequestHeader, SendMessageResponseHeader, SendRegionHeader};
 use remoting::{CommandView, ResponseCode};
-use store::{FlushError, PutError, PutTicket};
+use store::{AppendError, FlushError, PutError, PutTicket};
 
 use super::{Outcome, Refusal};
 use crate::broker::Broker;
@@ -78,26 +78,61 @@ fn store(
     let sent = Properties::new(header.properties.unwrap_or_default().as_bytes());
     let traits = Traits::of(sent);
     traits.check(broker, header, is_batch)?;
-    if header.topic.starts_with(topic_names::RETRY_PREFIX) {
-        return send_retry(broker, exchange, request, header, queue_id);
-    }
     PROPERTIES.with_borrow_mut(|properties| {
         complete(broker, sent, &traits, properties);
-        let mut message = message(broker, exchange, request, header, queue_id, properties);
+        let message = message(broker, exchange, request, header, queue_id, properties);
         if is_batch {
             return store_batch(broker, exchange, &message, &traits);
         }
-        match traits.delay_level {
-            Some(level) if level > 0 => {
-                let parked = crate::schedule::park(broker, &message, level)?;
-                message.topic = topic_names::SCHEDULE;
-                message.queue_id = parked.queue_id;
-                message.properties = &parked.properties;
-                store_one(broker, exchange, &message, &traits)
-            }
-            _ => store_one(broker, exchange, &message, &traits),
+        match dead_letter_topic(broker, request, header)? {
+            Some(topic) => store_dead(broker, exchange, &message, &topic, &traits),
+            None => store_now_or_later(broker, exchange, &message, &traits),
         }
     })
+}
+
+/// Stores a message in its queue, or parks it until its delay is over.
+fn store_now_or_later(
+    broker: &Broker,
+    exchange: &mut Exchange<'_>,
+    message: &Message<'_>,
+    traits: &Traits<'_>,
+) -> Outcome {
+    match traits.delay_level {
+        Some(level) if level > 0 => {
+            let parked = crate::schedule::park(broker, message, level)?;
+            let later = Message {
+                topic: topic_names::SCHEDULE,
+                queue_id: parked.queue_id,
+                properties: &parked.properties,
+                ..*message
+            };
+            store_one(broker, exchange, &later, traits)
+        }
+        _ => store_one(broker, exchange, message, traits),
+    }
+}
+
+/// Stores a message that was tried too often.
+fn store_dead(
+    broker: &Broker,
+    exchange: &mut Exchange<'_>,
+    message: &Message<'_>,
+    topic: &str,
+    traits: &Traits<'_>,
+) -> Outcome {
+    let mut properties = PropertiesBuilder::from(Properties::new(message.properties));
+    properties
+        .replace(property::DELAY, "-1")
+        .map_err(Refusal::error)?;
+    let properties = properties.finish();
+    let dead = Message {
+        topic,
+        queue_id: 0,
+        properties: &properties,
+        ..*message
+    };
+    store_one(broker, exchange, &dead, traits)
 }
 
 /// A record of the request's body and header; everything else is the broker's.
@@ -471,15 +506,16 @@ fn unique_key_of(properties: &[u8]) -> Option<&str> {
     Properties::new(properties).find(property::UNIQUE_KEY)
 }
 
-/// A consumer sends a message to its group's retry topic by itself (`handleRetryAndDLQ`).
-fn send_retry(
-    broker: &Arc<Broker>,
-    exchange: &mut Exchange<'_>,
+/// Where a message goes that a consumer sends to its group's retry topic by itself, if it was tried
+/// too often, or its group consumes in order (`handleRetryAndDLQ`).
+fn dead_letter_topic(
+    broker: &Broker,
     request: &CommandView<'_>,
     header: &SendMessageRequestHeader<'_>,
-    queue_id: i32,
-) -> Outcome {
-    let group_name = header.topic.trim_start_matches(topic_names::RETRY_PREFIX);
+) -> Result<Option<String>, Refusal> {
+    let Some(group_name) = header.topic.strip_prefix(topic_names::RETRY_PREFIX) else {
+        return Ok(None);
+    };
     let group = broker.groups.find(group_name).ok_or_else(|| {
         let remark = format!("subscription group not exist, {group_name}");
         Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
@@ -488,47 +524,29 @@ fn send_retry(
         .max_reconsume_times
         .filter(|_| request.version() >= V3_4_9);
     let limit = own_limit.unwrap_or(group.retry_max_times);
-    let reconsume_times = header.reconsume_times.unwrap_or(0);
     let is_orderly = broker
         .locks
         .is_group_locked(group_name, std::time::Instant::now());
-    let sent = Properties::new(header.properties.unwrap_or_default().as_bytes());
-    let traits = Traits::of(sent);
-    let mut properties = Vec::new();
-    complete(broker, sent, &traits, &mut properties);
-    let mut message = message(broker, exchange, request, header, queue_id, &properties);
-    if reconsume_times > limit || is_orderly {
-        let dead = super::send_back::dead_letter_topic(broker, group_name);
-        let mut dead_properties = PropertiesBuilder::from(Properties::new(&properties));
-        dead_properties
-            .replace(property::DELAY, "-1")
-            .map_err(Refusal::error)?;
-        let dead_properties = dead_properties.finish();
-        message.topic = &dead;
-        message.queue_id = 0;
-        message.properties = &dead_properties;
-        return store_one(broker, exchange, &message, &traits);
-    }
-    match traits.delay_level {
-        Some(level) if level > 0 => {
-            let parked = crate::schedule::park(broker, &message, level)?;
-            message.topic = topic_names::SCHEDULE;
-            message.queue_id = parked.queue_id;
-            message.properties = &parked.properties;
-            store_one(broker, exchange, &message, &traits)
-        }
-        _ => store_one(broker, exchange, &message, &traits),
-    }
+    let is_dead = header.reconsume_times.unwrap_or(0) > limit || is_orderly;
+    Ok(is_dead.then(|| super::send_back::dead_letter_topic(broker, group_name)))
 }
 
 /// RocketMQ's code for a message that was not stored, with the reason.
 pub(super) fn refusal(error: PutError) -> Refusal {
-    use commitlog_error::Kind;
-    let code = match commitlog_error::kind(&error) {
-        Kind::Illegal => ResponseCode::MESSAGE_ILLEGAL,
-        Kind::Busy => ResponseCode::SYSTEM_BUSY,
-        Kind::Unavailable => ResponseCode::SERVICE_NOT_AVAILABLE,
-        Kind::Other => ResponseCode::SYSTEM_ERROR,
+    let code = match &error {
+        PutError::Encode(_)
+        | PutError::Batch(_)
+        | PutError::QueueId { .. }
+        | PutError::Unsupported { .. }
+        | PutError::BatchQueues { .. }
+        | PutError::Append(AppendError::TooLarge { .. } | AppendError::EmptyBatch) => {
+            ResponseCode::MESSAGE_ILLEGAL
+        }
+        PutError::Append(AppendError::Busy { .. }) => ResponseCode::SYSTEM_BUSY,
+        PutError::Append(
+            AppendError::Full { .. } | AppendError::Failed(_) | AppendError::Closed,
+        ) => ResponseCode::SERVICE_NOT_AVAILABLE,
+        _ => ResponseCode::SYSTEM_ERROR,
     };
     Refusal::new(code, error_chain(&error))
 }
@@ -545,34 +563,4 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
-}
-
-/// What a sender can do about a refused put.
-mod commitlog_error {
-    use store::{AppendError, PutError};
-
-    pub(super) enum Kind {
-        Illegal,
-        Busy,
-        Unavailable,
-        Other,
-    }
-
-    pub(super) fn kind(error: &PutError) -> Kind {
-        match error {
-            PutError::Encode(_)
-            | PutError::Batch(_)
-            | PutError::QueueId { .. }
-            | PutError::Unsupported { .. }
-            | PutError::BatchQueues { .. }
-            | PutError::Append(AppendError::TooLarge { .. } | AppendError::EmptyBatch) => {
-                Kind::Illegal
-            }
-            PutError::Append(AppendError::Busy { .. }) => Kind::Busy,
-            PutError::Append(
-                AppendError::Full { .. } | AppendError::Failed(_) | AppendError::Closed,
-            ) => Kind::Unavailable,
-            _ => Kind::Other,
-        }
-    }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use message::names::{property, topic as topic_names};
-use message::{Message, Parsed, PropertiesBuilder, RecordView, SysFlag};
+use message::{Message, Parsed, PropertiesBuilder, RecordView};
 use remoting::header::ConsumerSendMsgBackRequestHeader;
 use remoting::{CommandView, ResponseCode};
 
@@ -94,18 +94,10 @@ fn put(
     let mut message = Message {
         topic,
         queue_id,
-        flag: view.flag(),
-        sys_flag: view
-            .sys_flag()
-            .without(SysFlag::BORN_HOST_V6)
-            .without(SysFlag::STORE_HOST_V6),
-        born_timestamp_ms: view.born_timestamp_ms(),
-        born_host: view.born_host(),
         store_host: broker.address,
         reconsume_times: view.reconsume_times().saturating_add(1),
-        prepared_transaction_offset: 0,
-        body: view.body(),
         properties: &properties,
+        ..view.to_message()
     };
     let parked;
     if level > 0 {
