@@ -165,10 +165,16 @@ fn examples_of(crate_dir: &Path) -> Result<Vec<String>> {
 /// The first code block of the crate docs, as rustdoc would compile it.
 fn documented_example(source: &str) -> Option<String> {
     let docs = source.lines().filter_map(|line| line.strip_prefix("//!"));
-    let docs = docs.map(|line| line.strip_prefix(' ').unwrap_or(line));
-    let is_rust = |line: &&str| matches!(line.trim(), "```" | "```rust" | "```no_run");
-    let block = docs.skip_while(|line| !is_rust(line)).skip(1);
-    let block: Vec<_> = block
+    let mut docs = docs.map(|line| line.strip_prefix(' ').unwrap_or(line));
+    loop {
+        let fence = docs.find(|line| line.starts_with("```"))?;
+        if matches!(fence.trim(), "```" | "```rust" | "```no_run") {
+            break;
+        }
+        // Another language's block, to its end.
+        docs.find(|line| line.trim() == "```")?;
+    }
+    let block: Vec<_> = docs
         .take_while(|line| line.trim() != "```")
         .map(|line| {
             line.strip_prefix("# ")
@@ -185,5 +191,38 @@ fn documented_example(source: &str) -> Option<String> {
              example().unwrap()\n}}\n"
         )),
         _ => Some(format!("fn main() {{\n{code}\n}}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_is_wrapped_as_rustdoc_does() {
+        let source =
+            "//! Text\n//!\n//! ```\n//! # use a::B;\n//! B::new();\n//! ```\nfn code() {}\n";
+        let program = documented_example(source).unwrap();
+        assert_eq!(program, "fn main() {\nuse a::B;\nB::new();\n}\n");
+    }
+
+    #[test]
+    fn an_example_that_may_fail_gets_a_result() {
+        let source = "//! ```\n//! f()?;\n//! # Ok::<(), E>(())\n//! ```\n";
+        let program = documented_example(source).unwrap();
+        assert!(
+            program.contains("Result<(), impl std::fmt::Debug>"),
+            "{program}"
+        );
+        assert!(program.contains("f()?;\nOk::<(), E>(())"), "{program}");
+    }
+
+    #[test]
+    fn a_diagram_is_no_example() {
+        assert_eq!(
+            documented_example("//! ```text\n//! a -> b\n//! ```\n"),
+            None
+        );
+        assert_eq!(documented_example("//! No block.\n"), None);
     }
 }
