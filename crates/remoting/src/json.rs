@@ -26,8 +26,8 @@ use coerce::Coerced;
 pub struct Limits {
     /// Deepest nesting. Default: 64.
     pub depth: usize,
-    /// Estimated memory of the value, in bytes. Default: 256 MiB, enough for the routes of
-    /// 200,000 topics.
+    /// Estimated memory of the value, in bytes. Default: 64 MiB, enough to register 40,000 topics
+    /// at once; state files can need more.
     pub memory_len: usize,
 }
 
@@ -35,7 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             depth: 64,
-            memory_len: 256 * 1_024 * 1_024,
+            memory_len: 64 * 1_024 * 1_024,
         }
     }
 }

@@ -293,7 +293,22 @@ fn depth_and_memory_are_bounded() {
             limit: 64
         }
     );
-    let wide = format!("[{}]", "{},".repeat(100_000));
+    let mut topics = TopicConfigSerializeWrapper::default();
+    for index in 0..1_000 {
+        let topic_name = format!("a_topic_with_a_name_of_usual_length_{index}");
+        let topic = TopicConfig {
+            topic_name: topic_name.clone(),
+            ..TopicConfig::default()
+        };
+        topics.topic_config_table.insert(topic_name, topic);
+    }
+    let text = json::encode(&topics).unwrap();
+    let limits = Limits {
+        memory_len: Limits::default().memory_len / 40,
+        ..Limits::default()
+    };
+    assert_eq!(json::decode_within(&text, limits), Ok(topics));
+    let wide = format!("[{}]", "{0:1},".repeat(100_000));
     let limits = Limits {
         memory_len: 1_000_000,
         ..Limits::default()

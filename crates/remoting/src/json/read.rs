@@ -8,7 +8,7 @@ use crate::escape::unescape;
 
 /// Estimated memory of one value in an array, or of a member besides its texts.
 const VALUE_LEN: usize = 64;
-/// Estimated memory of an object besides its members: one node of its tree.
+/// Estimated memory of an object that has members, besides them: one node of its tree.
 const OBJECT_LEN: usize = 640;
 
 /// See [`super::read`].
@@ -71,9 +71,11 @@ impl Reader<'_> {
     }
 
     fn object(&mut self) -> Result<Value, BodyError> {
-        self.charge(OBJECT_LEN)?;
         let mut members = Map::new();
         while !self.skip_if(b'}')? {
+            if members.is_empty() {
+                self.charge(OBJECT_LEN)?;
+            }
             let name = self.name()?;
             if !self.skip_if(b':')? {
                 return Err(self.expected("a colon"));
