@@ -1,0 +1,16 @@
+//! A whole broker, in this process and as the program, among clients that mean harm, directories
+//! that do not fit, and deaths without warning.
+//!
+//! Nothing sleeps to wait: conditions are polled until a deadline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test fails by panicking, skips loudly, and handles files as a stranger would"
+)]
+
+mod first_message;
+mod killed;
+mod support;
