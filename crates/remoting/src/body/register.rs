@@ -73,7 +73,7 @@ impl RegisterBrokerBody {
     /// # Errors
     /// The bytes are not a zlib stream of those sections, or inflate to more than 64 MiB.
     pub fn decompress(body: &[u8]) -> Result<Self, BodyError> {
-        let inflated = inflate(body)?;
+        let inflated = inflate(body, INFLATED_LEN_MAX)?;
         let mut sections = Sections { rest: &inflated };
         let mut registration = Self::default();
         let wrapper = &mut registration.topic_config_serialize_wrapper;
@@ -115,16 +115,17 @@ fn push_count(sections: &mut Vec<u8>, count: usize) -> Result<(), BodyError> {
     Ok(())
 }
 
-fn inflate(body: &[u8]) -> Result<Vec<u8>, BodyError> {
+/// Inflates a zlib stream to at most `limit` bytes.
+fn inflate(body: &[u8], limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut inflated = Vec::new();
-    let mut decoder = ZlibDecoder::new(body).take(INFLATED_LEN_MAX as u64 + 1);
+    let mut decoder = ZlibDecoder::new(body).take(limit as u64 + 1);
     decoder
         .read_to_end(&mut inflated)
         .map_err(|error| BodyError::Zlib(error.to_string()))?;
-    if inflated.len() > INFLATED_LEN_MAX {
+    if inflated.len() > limit {
         return Err(BodyError::TooLarge {
             what: "inflated bytes",
-            limit: INFLATED_LEN_MAX,
+            limit,
         });
     }
     Ok(inflated)
@@ -215,4 +216,23 @@ fn parse_topic(text: &[u8]) -> Result<TopicConfig, BodyError> {
         write_queue_nums,
         ..TopicConfig::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inflated_bytes_are_bounded() {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&[0; 10_000]).unwrap();
+        let deflated = encoder.finish().unwrap();
+        assert!(deflated.len() < 100);
+        assert_eq!(inflate(&deflated, 10_000).unwrap().len(), 10_000);
+        let what = "inflated bytes";
+        assert_eq!(
+            inflate(&deflated, 9_999),
+            Err(BodyError::TooLarge { what, limit: 9_999 })
+        );
+    }
 }
