@@ -11,6 +11,9 @@
     reason = "a test fails by panicking, skips loudly, and handles files as a stranger would"
 )]
 
+mod crowd;
+mod directories;
 mod first_message;
+mod frames;
 mod killed;
 mod support;

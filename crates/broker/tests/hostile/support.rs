@@ -98,10 +98,14 @@ impl Served {
         });
         let mut found = [String::new(), String::new()];
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while found.iter().any(String::is_empty) {
+        loop {
             let Some(Ok(line)) = lines.next() else {
                 panic!("it did not start: {}", log.lock().unwrap());
             };
+            // The last line: it has written all of it before we close the pipe.
+            if line.starts_with("  durability ") {
+                break;
+            }
             for (found, label) in found.iter_mut().zip(["  broker ", "  name server "]) {
                 if let Some(rest) = line.strip_prefix(label) {
                     rest.split_whitespace().next().unwrap().clone_into(found);
@@ -128,10 +132,6 @@ impl Served {
         self.log.lock().unwrap().clone()
     }
 
-    pub(crate) fn process_id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// It lives, serves, and no part of it has panicked.
     pub(crate) fn assert_well(&mut self) {
         let ended = self.child.try_wait().unwrap();
@@ -144,7 +144,7 @@ impl Served {
 
     /// Anonymous memory in bytes, which is what a client can make it waste: `RssAnon`.
     pub(crate) fn memory(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.process_id());
+        let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:"));
         let kib = line.unwrap().split_whitespace().nth(1).unwrap();
