@@ -1,20 +1,22 @@
 //! An event count: waiting for a condition that others make true without a lock.
 //!
 //! The side that makes the condition true pays one fence and one load while nobody sleeps, and
-//! a system call only when somebody does. It is not a queue: every sleeper is woken and looks
-//! at its condition again.
+//! one system call for each sleep that it ends: calls that come before a woken sleeper runs again
+//! find the bell rung and make none. It is not a queue: every sleeper is woken and looks at its
+//! condition again.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Sleepers, and the bell that wakes them.
 #[derive(Debug, Default)]
 pub(crate) struct EventCount {
-    // Incremented by a sleeper before it looks at its condition for the last time. The SeqCst
-    // fences on both sides make sure that either the sleeper sees the condition or `notify`
-    // sees the sleeper.
-    sleepers: AtomicU32,
+    // Set by a sleeper, under the bell, before it looks at its condition for the last time; taken
+    // back, under the bell, by the call that wakes it. The SeqCst fences on both sides make sure
+    // that either the sleeper sees the condition or `notify` sees the sleeper. May be left set by
+    // a sleeper whose time was up, which costs one needless ring.
+    has_sleepers: AtomicBool,
     // Guards nothing but the moment between the last look and the sleep.
     bell: Mutex<()>,
     condvar: Condvar,
@@ -24,10 +26,14 @@ impl EventCount {
     /// Wakes whoever sleeps. What they wait for must have been made true before.
     pub(crate) fn notify(&self) {
         fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::Relaxed) != 0 {
+        if self.has_sleepers.load(Ordering::Relaxed) {
             // Taking the lock orders this call after a sleeper's last look, which happens
-            // under the lock: it either saw the change or is in `wait_timeout` already.
-            drop(self.bell.lock().unwrap_or_else(PoisonError::into_inner));
+            // under the lock: it either saw the change or is in `wait_timeout` already. Whoever
+            // notifies from here on may leave the ringing to this call: a woken sleeper sets the
+            // flag and looks again before it goes back to sleep.
+            let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+            self.has_sleepers.store(false, Ordering::Relaxed);
+            drop(bell);
             self.condvar.notify_all();
         }
     }
@@ -40,25 +46,28 @@ impl EventCount {
         // A timeout too far away for an Instant is no timeout.
         let deadline = Instant::now().checked_add(timeout);
         let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sleepers.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let mut is_ready = ready();
-        while !is_ready {
+        loop {
+            self.has_sleepers.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if ready() {
+                return true;
+            }
             let left = match deadline {
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),
                 None => Duration::MAX,
             };
             if left.is_zero() {
-                break;
+                return false;
             }
             bell = self
                 .condvar
                 .wait_timeout(bell, left)
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(bell, _)| bell);
-            is_ready = ready();
+            // Before the flag is set: who leaves needs no further ring.
+            if ready() {
+                return true;
+            }
         }
-        self.sleepers.fetch_sub(1, Ordering::Relaxed);
-        is_ready
     }
 }
 
@@ -69,28 +78,39 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     #[test]
-    fn a_sleeper_sees_every_change() {
+    fn sleepers_see_every_change() {
         let event = Arc::new(EventCount::default());
         let value = Arc::new(AtomicU64::new(0));
         let changes = 2_000;
-        let waiter = std::thread::spawn({
+        let waiters = [1, 3].map(|stride| {
             let (event, value) = (event.clone(), value.clone());
-            move || {
+            std::thread::spawn(move || {
                 let mut seen = 0;
-                while seen < changes {
+                while seen + stride <= changes {
                     let more = event.wait(Duration::from_secs(30), || {
-                        value.load(Ordering::Acquire) > seen
+                        value.load(Ordering::Acquire) >= seen + stride
                     });
                     assert!(more, "a wake-up was lost after {seen}");
                     seen = value.load(Ordering::Acquire);
                 }
-            }
+            })
         });
         for change in 1..=changes {
             value.store(change, Ordering::Release);
             event.notify();
         }
-        waiter.join().unwrap();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_sleep_is_ended_by_one_ring() {
+        let event = EventCount::default();
+        assert!(!event.wait(Duration::from_millis(1), || false));
+        assert!(event.has_sleepers.load(Ordering::Relaxed));
+        event.notify();
+        assert!(!event.has_sleepers.load(Ordering::Relaxed));
     }
 
     #[test]
