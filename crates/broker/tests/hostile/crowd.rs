@@ -69,7 +69,7 @@ fn a_client_that_never_reads_is_closed_and_memory_stays_bounded() {
             Ok(()) => asked += 1,
             Err(error) => break error,
         }
-        if asked % 1_000 == 0 {
+        if asked.is_multiple_of(1_000) {
             assert_eq!(pull(&mut bystander, "Heavy", 0, 31).messages.len(), 1);
             let grown = broker.memory().saturating_sub(before);
             assert!(grown < 32 * MIB, "{grown} bytes after {asked} pulls");
