@@ -23,7 +23,10 @@ pub fn run(flags: &Flags) -> Result<()> {
     allow_open_files(config.network.limits.connection_count_max);
     block_on(threads, async {
         let node = Node::start(config).await?;
-        writeln!(std::io::stdout().lock(), "{}", node.summary)?;
+        // Whoever started it may have closed its end: no reason to stop serving.
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{}", node.summary) {
+            tracing::warn!(%error, "nobody reads the standard output");
+        }
         asked_to_end().await?;
         tracing::info!("stopping");
         node.stop().await?;
