@@ -14,8 +14,8 @@
 //! handler that was there before.
 //!
 //! The handler may not allocate nor lock. It reads a fixed table of atomics, in which each mapping
-//! has a slot; a mapping beyond [`SLOT_COUNT`] has none, and then the line names the address only.
-//! A slot is given back before its mapping is unmapped, and while an access through a mapping
+//! has a slot; a mapping beyond [`SLOT_COUNT`] has none, and its SIGBUS is left to the previous
+//! handler, too. A slot is given back before its mapping is unmapped, and while an access through a mapping
 //! faults, whoever made it keeps the mapping alive: what the handler finds is not being changed.
 //!
 //! # Safety
