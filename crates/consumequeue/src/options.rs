@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mmap_core::Advice;
 use segment_queue::{DamagePolicy, NameSync, SegmentQueueOptions};
 
 use crate::entry::ENTRY_LEN;
@@ -78,6 +79,7 @@ impl ConsumeQueueOptions {
             damage,
             // The dispatching thread must not wait for a sync per queue.
             name_sync: NameSync::WithFlush,
+            advice: Advice::Random,
             ..SegmentQueueOptions::new(dir, self.file_len)
         }
     }

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mmap_core::{Access, CellRegion, Io, IoError, IoFile};
+use mmap_core::{Access, Advice, CellRegion, Io, IoError, IoFile, RawMap};
 
 use crate::blocks::Blocks;
 use crate::layout::{
@@ -45,8 +45,12 @@ impl<I: Io> MappedIndex<I> {
                 "the file is larger than the address space",
             )
         })?;
+        let map = file.map(0, len, Access::ReadWrite)?;
+        // Slots and chains jump about: reading ahead would only fill the page cache, with
+        // megabytes of zeros for the first entry of a file.
+        map.advise(Advice::Random, 0..len)?;
         // The first four header fields are 8 bytes wide, all else is 4.
-        let cells = CellRegion::new(file.map(0, len, Access::ReadWrite)?, USED_SLOT_COUNT);
+        let cells = CellRegion::new(map, USED_SLOT_COUNT);
         Ok(Self {
             layout,
             file,

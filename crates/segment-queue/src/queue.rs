@@ -110,6 +110,7 @@ impl<I: Io> SegmentQueue<I> {
             allocate_step: options.allocate_step,
             access,
             name_sync: options.name_sync,
+            advice: options.advice,
         });
         let base_when_empty = options.base_when_empty - options.base_when_empty % segment_len;
         let min = layout.bases.first().copied().unwrap_or(base_when_empty);

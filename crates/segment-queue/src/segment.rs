@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use mmap_core::{Access, AppendRegion, Appender, Io, IoError, IoFile, MapSlice, OsIo, RawMap};
+use mmap_core::{
+    Access, Advice, AppendRegion, Appender, Io, IoError, IoFile, MapSlice, OsIo, RawMap,
+};
 
 use crate::error::QueueError;
 use crate::guard::{read, write};
@@ -21,6 +23,7 @@ pub(crate) struct Home<I: Io> {
     pub(crate) allocate_step: u64,
     pub(crate) access: Access,
     pub(crate) name_sync: NameSync,
+    pub(crate) advice: Advice,
 }
 
 /// One file of a [`SegmentQueue`](crate::SegmentQueue).
@@ -104,7 +107,7 @@ impl<I: Io> Segment<I> {
             return Ok(Arc::clone(region));
         }
         let file = self.home.open(self.base, Access::ReadOnly)?;
-        let map = file.map(0, self.home.map_len(), Access::ReadOnly)?;
+        let map = self.home.map(&file, Access::ReadOnly)?;
         let made = AppendRegion::read_only(map, published as usize);
         // Another thread may have been faster, the writer even, whose region must stay.
         Ok(Arc::clone(write(&self.slot).region.get_or_insert(made)))
@@ -116,7 +119,7 @@ impl<I: Io> Segment<I> {
         file: Arc<I::File>,
         position: u64,
     ) -> Result<Appender<I::Map>, QueueError> {
-        let map = file.map(0, self.home.map_len(), Access::ReadWrite)?;
+        let map = self.home.map(&file, Access::ReadWrite)?;
         let (region, appender) = AppendRegion::new(map, position as usize);
         self.allocated.fetch_max(position, Ordering::Relaxed);
         *write(&self.slot) = Slot {
@@ -207,9 +210,14 @@ impl<I: Io> Home<I> {
         }
     }
 
-    /// The length of a segment's mapping; options were checked to fit the address space.
-    fn map_len(&self) -> usize {
-        self.segment_len as usize
+    /// Maps a segment whole; options were checked to fit the address space.
+    fn map(&self, file: &I::File, access: Access) -> Result<I::Map, QueueError> {
+        let len = self.segment_len as usize;
+        let map = file.map(0, len, access)?;
+        if self.advice != Advice::Normal {
+            map.advise(self.advice, 0..len)?;
+        }
+        Ok(map)
     }
 
     /// Turns lack of space for `requested` bytes into its own error.
