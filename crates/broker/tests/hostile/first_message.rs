@@ -39,8 +39,10 @@ fn messages_are_sent_alone_and_in_batches_and_outlive_a_restart() {
 
 /// The bodies of so many messages, sorted.
 fn consume(options: &ClientOptions, count: usize) -> Vec<String> {
-    let consumer = PullConsumer::new(options.clone(), "readers", "Greetings", StartAt::Earliest);
-    let mut consumer = consumer.unwrap();
+    // The name server hears of a topic a moment after the send that created it.
+    let mut consumer = until("the topic has a route", || {
+        PullConsumer::new(options.clone(), "readers", "Greetings", StartAt::Earliest).ok()
+    });
     let mut bodies = Vec::new();
     until("all messages came", || {
         for received in consumer.poll(PATIENCE).unwrap() {
