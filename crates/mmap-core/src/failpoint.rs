@@ -29,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "mmap_core.remove",
     "mmap_core.remove_dir",
     "mmap_core.rename",
+    "mmap_core.seek_data",
     "mmap_core.set_len",
     "mmap_core.stat",
     "mmap_core.statvfs",

@@ -179,6 +179,16 @@ pub trait IoFile: Debug + Send + Sync + 'static {
     /// Those of `pread`.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, IoError>;
 
+    /// The first place from `offset` on where bytes that are not zero may stand; `None` when the
+    /// rest of the file reads as zeros. What was allocated and never written counts as zeros.
+    ///
+    /// A place that is answered may be zero all the same, for written zeros are data; and where the
+    /// file system cannot tell, every place is answered.
+    ///
+    /// # Errors
+    /// Those of `lseek`, but for the one that says that there is no data.
+    fn seek_data(&self, offset: u64) -> Result<Option<u64>, IoError>;
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 
 use crate::counters;
 use crate::error::{IoError, LockError};
@@ -252,6 +252,22 @@ impl IoFile for OsFile {
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
                 result => return result.map_err(error),
             }
+        }
+    }
+
+    fn seek_data(&self, offset: u64) -> Result<Option<u64>, IoError> {
+        let error = |source| self.error("seek_data", source).at(offset);
+        failpoint!("mmap_core.seek_data", error);
+        // Moves the descriptor's cursor, which nobody uses.
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            // A file system that does not know its holes.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                let inside = offset < self.len()?;
+                Ok(inside.then_some(offset))
+            }
+            Err(errno) => Err(error(errno.into())),
         }
     }
 

@@ -222,6 +222,30 @@ fn read_is_bounded() {
 }
 
 #[test]
+fn data_is_found_behind_holes_and_allocated_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsIo.create(&dir.path().join("f"), 8 << 20).unwrap();
+    assert_eq!(file.seek_data(0).unwrap(), None, "a hole");
+    file.allocate(0, 4 << 20).unwrap();
+    file.write_all_at(b"written", (1 << 20) + 5000).unwrap();
+    let map = file.map(3 << 20, 4096, Access::ReadWrite).unwrap();
+    let (_region, mut appender) = AppendRegion::new(map, 0);
+    appender.write(&[b"mapped"]).unwrap();
+    appender.publish();
+
+    // Nothing of it is synced. Blocks around what was written may count as data as well.
+    let written = (1 << 20) + 5000;
+    let first = file.seek_data(0).unwrap().unwrap();
+    assert!(first <= written, "{first}");
+    assert_eq!(file.seek_data(written + 3).unwrap(), Some(written + 3));
+    let second = file.seek_data(2 << 20).unwrap().unwrap();
+    assert!(second <= 3 << 20, "{second}");
+    assert_eq!(file.seek_data(7 << 20).unwrap(), None);
+    assert_eq!(file.seek_data(8 << 20).unwrap(), None, "the end");
+    assert_eq!(file.seek_data(u64::MAX >> 1).unwrap(), None);
+}
+
+#[test]
 fn populate_makes_pages_resident_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = OsIo.create(&dir.path().join("f"), 1 << 20).unwrap();

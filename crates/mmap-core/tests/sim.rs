@@ -247,6 +247,19 @@ fn sim_faults_strike_by_name_and_number() {
 }
 
 #[test]
+fn sim_data_is_found_behind_zeros() {
+    let io = new_device(5);
+    io.create_dir_all("/d".as_ref()).unwrap();
+    let file = io.create("/d/f".as_ref(), 20_000).unwrap();
+    assert_eq!(file.seek_data(0).unwrap(), None);
+    file.write_all_at(&[1], 9_000).unwrap();
+    assert_eq!(file.seek_data(100).unwrap(), Some(8_192), "its page");
+    assert_eq!(file.seek_data(8_999).unwrap(), Some(8_999));
+    assert_eq!(file.seek_data(9_001).unwrap(), None);
+    assert_eq!(file.seek_data(30_000).unwrap(), None);
+}
+
+#[test]
 fn sim_bits_flip_on_the_device() {
     let io = new_device(5);
     let path = Path::new("/store/f");

@@ -262,6 +262,25 @@ impl<I: Io> SegmentQueue<I> {
         Ok(())
     }
 
+    /// The first published offset from `offset` on where bytes that are not zero may stand; `None`
+    /// when zeros follow to the end. Finds it without reading: see [`IoFile::seek_data`].
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`], or those of asking the files.
+    pub fn seek_data(&self, offset: u64) -> Result<Option<u64>, QueueError> {
+        self.check_range(offset, 0)?;
+        let (mut offset, end) = (offset, self.published());
+        while offset < end {
+            let position = offset % self.segment_len();
+            let base = offset - position;
+            if let Some(found) = self.file_for_reading(base)?.seek_data(position)? {
+                return Ok(Some(base + found).filter(|found| *found < end));
+            }
+            offset = base + self.segment_len();
+        }
+        Ok(None)
+    }
+
     /// Removes the segments that end at or below `offset`, oldest first, but never the last one nor
     /// what is not flushed; each removal is durable before the next, so that no crash leaves a gap.
     ///

@@ -150,6 +150,22 @@ impl Content {
         unsafe { buf.as_mut_ptr().copy_from_nonoverlapping(source, buf.len()) };
     }
 
+    /// The first place from `position` on in a page whose bytes are not all zero.
+    pub(super) fn seek_data(&self, position: usize) -> Option<usize> {
+        let mut bytes = [0; PAGE_LEN];
+        let mut at = position;
+        while at < self.len() {
+            let end = (at - at % PAGE_LEN + PAGE_LEN).min(self.len());
+            let rest = &mut bytes[..end - at];
+            self.read(at, rest);
+            if rest.iter().any(|byte| *byte != 0) {
+                return Some(at);
+            }
+            at = end;
+        }
+        None
+    }
+
     /// Copies bytes in, without further ado; the range is within the file.
     fn write(&mut self, position: usize, bytes: &[u8]) {
         assert!(

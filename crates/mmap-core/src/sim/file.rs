@@ -141,6 +141,15 @@ impl IoFile for SimFile {
         Ok(len)
     }
 
+    fn seek_data(&self, offset: u64) -> Result<Option<u64>, IoError> {
+        self.io
+            .check("seek_data", &self.path)
+            .map_err(|error| error.at(offset))?;
+        let content = self.inode.lock();
+        let position = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(content.seek_data(position).map(|found| found as u64))
+    }
+
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), IoError> {
         self.write(bytes, offset)
     }

@@ -244,6 +244,27 @@ fn a_segment_removed_while_nothing_of_it_is_open_is_reported() {
 }
 
 #[test]
+fn data_is_found_across_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SegmentQueueOptions::new(dir.path(), SEGMENT_LEN);
+    for index in 0..4 {
+        let path = dir.path().join(segment_name(index * SEGMENT_LEN));
+        let file = OsIo.create(&path, SEGMENT_LEN).unwrap();
+        if index == 2 {
+            file.write_all_at(&[1], 100).unwrap();
+        }
+    }
+    let (queue, _writer) = SegmentQueue::open(OsIo, &options).unwrap();
+    assert_eq!(queue.seek_data(17).unwrap(), Some(2 * SEGMENT_LEN));
+    assert_eq!(queue.seek_data(3 * SEGMENT_LEN).unwrap(), None);
+    assert_eq!(queue.seek_data(4 * SEGMENT_LEN).unwrap(), None, "the end");
+    assert!(matches!(
+        queue.seek_data(4 * SEGMENT_LEN + 1),
+        Err(QueueError::OutOfRange { .. })
+    ));
+}
+
+#[test]
 fn held_bytes_are_not_cut() {
     let files = Files::new(&[(0, SEGMENT_LEN), (1, SEGMENT_LEN)]);
     let (queue, mut writer) =
