@@ -10,6 +10,15 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     log_to_stderr();
+    #[cfg(feature = "failpoints")]
+    match mmap_core::sabotage::from_environment() {
+        Ok(None) => {}
+        Ok(Some(lie)) => tracing::warn!(%lie, "SABOTAGE: this broker breaks a promise on purpose"),
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
     if let Err(error) = mmap_core::install_sigbus_handler() {
         tracing::warn!(%error, "a failing device will end the process without naming the file");
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use message::{PreparedRecord, Stamp, blank_record};
 use mmap_core::Io;
+use mmap_core::sabotage::{self, Lie};
 use segment_queue::{QueueError, SegmentWriter};
 
 use crate::core::{Core, StateGuard};
@@ -237,6 +238,10 @@ impl<I: Io> Core<I> {
             None => {
                 self.arrivals.notify();
                 PutTicket::met(self.durability.flushed())
+            }
+            Some(_) if sabotage::is_planted(Lie::AckBeforeSync) => {
+                self.work.notify();
+                PutTicket::met(end)
             }
             Some(timeout) => {
                 let deadline = self.clock.monotonic().saturating_add(timeout);

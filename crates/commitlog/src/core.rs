@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mmap_core::Io;
+use mmap_core::sabotage::{self, Lie};
 use segment_queue::{PreallocateOptions, Preallocator, SegmentQueue, SegmentWriter};
 
 use crate::append::{AppendPath, AppendState, Mapped};
@@ -126,7 +127,8 @@ impl<I: Io> Core<I> {
     /// What readers and dispatch may see: the least of published and, in sync mode or after a
     /// failed sync, flushed.
     pub(crate) fn visible(&self) -> u64 {
-        if self.sync_timeout.is_some() || self.durability.failure().is_some() {
+        let is_held = self.sync_timeout.is_some() || self.durability.failure().is_some();
+        if is_held && !sabotage::is_planted(Lie::VisibleBeforeFlushed) {
             self.durability.flushed()
         } else {
             self.queue.published()

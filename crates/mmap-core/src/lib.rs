@@ -5,7 +5,7 @@
 //! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
 //!   checkpoints.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
-//! - [`failpoint!`]: named places for tests, compiled out otherwise.
+//! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
 //!
 //! It is not: a general mapping library (memmap2 is), or portable; it wants Linux 5.14 or newer.
 //!
@@ -50,6 +50,7 @@ mod map;
 mod os;
 pub mod reaper;
 pub mod replace;
+pub mod sabotage;
 pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;

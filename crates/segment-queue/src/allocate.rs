@@ -171,7 +171,7 @@ impl<I: Io> SegmentQueue<I> {
         match self.home.name_sync {
             NameSync::AtCreation => {
                 file.sync_all()?;
-                self.home.io.sync_dir(&self.home.dir)?;
+                self.home.sync_dir(&self.home.dir)?;
             }
             NameSync::WithFlush => self.names_synced.store(false, Ordering::Release),
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use mmap_core::Io;
+use mmap_core::sabotage::{self, Lie};
 
 use crate::error::QueueError;
 use crate::guard::lock;
@@ -49,6 +50,14 @@ impl<I: Io> SegmentQueue<I> {
         error
     }
 
+    /// The end for writers. What was to be synced is not known to be on the device.
+    pub(crate) fn failed_sync(&self, error: QueueError) -> Result<(), QueueError> {
+        if sabotage::is_planted(Lie::WatermarkAfterFailedSync) {
+            return Ok(());
+        }
+        Err(self.poisoned_by(error))
+    }
+
     /// Syncs segment by segment up to `end`, moving `flushed` after each success. The caller
     /// holds `flushing`.
     pub(crate) fn sync_segments(&self, end: u64) -> Result<(), QueueError> {
@@ -65,7 +74,7 @@ impl<I: Io> SegmentQueue<I> {
             let to = end.min(segment.end());
             segment
                 .sync(from - segment.base(), to - segment.base())
-                .map_err(|error| self.poisoned_by(error))?;
+                .or_else(|error| self.failed_sync(error))?;
             self.flushed.fetch_max(to, Ordering::Release);
             from = to;
         }
@@ -83,7 +92,6 @@ impl<I: Io> SegmentQueue<I> {
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
         for dir in [Some(dir.as_path()), parent].into_iter().flatten() {
             self.home
-                .io
                 .sync_dir(dir)
                 .map_err(|error| self.poisoned_by(error.into()))?;
         }

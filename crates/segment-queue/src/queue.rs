@@ -303,7 +303,7 @@ impl<I: Io> SegmentQueue<I> {
             self.forget_file(segment.base());
             trimmed.segment_count += 1;
             trimmed.len += segment.len();
-            self.home.io.sync_dir(&self.home.dir)?;
+            self.home.sync_dir(&self.home.dir)?;
         }
         Ok(trimmed)
     }

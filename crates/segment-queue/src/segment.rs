@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
+use mmap_core::sabotage::{self, Lie};
 use mmap_core::{
     Access, Advice, AppendRegion, Appender, Io, IoError, IoFile, MapSlice, OsIo, RawMap,
 };
@@ -183,6 +184,9 @@ impl<I: Io> Segment<I> {
 
     /// Makes the bytes from position `from` to `to` durable.
     pub(crate) fn sync(&self, from: u64, to: u64) -> Result<(), QueueError> {
+        if sabotage::is_planted(Lie::SkipSync) {
+            return Ok(());
+        }
         let region = read(&self.slot).region.clone();
         match region {
             Some(region) => {
@@ -199,6 +203,14 @@ impl<I: Io> Segment<I> {
 impl<I: Io> Home<I> {
     pub(crate) fn path(&self, base: u64) -> PathBuf {
         self.dir.join(segment_name(base))
+    }
+
+    /// Makes the names in `dir`, the queue's or the one above, durable.
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        if sabotage::is_planted(Lie::SkipDirSync) {
+            return Ok(());
+        }
+        self.io.sync_dir(dir)
     }
 
     /// Opens a segment's file; a name that is gone was removed by somebody else.

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Appender, Io, IoError, IoFile, OsIo};
 
 use crate::allocate::{Next, Prepared};
@@ -175,8 +176,16 @@ impl<I: Io> SegmentWriter<I> {
         if let Err(error) = tail.write(parts, len) {
             return Err(queue.failed_write(tail, len, error).into());
         }
+        let is_too_early = sabotage::is_planted(Lie::VisibleBeforeFlushed);
+        if is_too_early {
+            tail.appender.skip(len as usize);
+            tail.appender.publish();
+            queue.published.store(offset + len, Ordering::Release);
+        }
         queue.sync_with_tail(tail)?;
-        tail.appender.skip(len as usize);
+        if !is_too_early {
+            tail.appender.skip(len as usize);
+        }
         self.publish();
         self.queue
             .flushed
@@ -307,9 +316,11 @@ impl<I: Io> SegmentQueue<I> {
         self.check_poison()?;
         self.sync_segments(tail.segment.base())?;
         self.sync_names()?;
-        tail.file
-            .sync_data()
-            .map_err(|error| self.poisoned_by(error.into()))
+        if sabotage::is_planted(Lie::SkipSync) {
+            return Ok(());
+        }
+        let synced = tail.file.sync_data().map_err(QueueError::from);
+        synced.or_else(|error| self.failed_sync(error))
     }
 }
 

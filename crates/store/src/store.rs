@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use commitlog::{Appended, AppendedBatch, Clock, CommitLog, SystemClock};
 use consumequeue::{Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
+use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, MapSlice, OsIo};
 use segment_queue::FlushPolicy;
 
@@ -398,6 +399,11 @@ impl<I: Io> Core<I> {
             store_ms: self.dispatcher.last_store_ms(),
             offset: self.dispatcher.next_offset(),
         };
+        if sabotage::is_planted(Lie::CheckpointTooEarly) {
+            self.checkpoint.advance_logics(now.store_ms);
+            self.checkpoint.advance_physic(now.store_ms);
+            return Ok(self.checkpoint.flush()?);
+        }
         self.dispatcher.queues.set().flush(FlushPolicy::All)?;
         self.checkpoint.advance_logics(now.store_ms);
         if let Some(index) = &self.dispatcher.index
