@@ -30,7 +30,7 @@ pub struct OsLock {
 impl OsLock {
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let error = |source| LockError::Io(IoError::new("lock", path, source));
-        failpoint!("mmap_core.lock", error);
+        failpoint!("mmap_core.lock", path, error);
         let file = OpenOptions::new()
             .read(true)
             .write(true)

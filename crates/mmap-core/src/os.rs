@@ -38,7 +38,7 @@ impl Io for OsIo {
     fn create(&self, path: &Path, len: u64) -> Result<OsFile, IoError> {
         const OP: &str = "create";
         let error = |source| IoError::new(OP, path, source);
-        failpoint!("mmap_core.create", error);
+        failpoint!("mmap_core.create", path, error);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -58,7 +58,7 @@ impl Io for OsIo {
 
     fn open(&self, path: &Path, access: Access) -> Result<OsFile, IoError> {
         let error = |source| IoError::new("open", path, source);
-        failpoint!("mmap_core.open", error);
+        failpoint!("mmap_core.open", path, error);
         let file = OpenOptions::new()
             .read(true)
             .write(access == Access::ReadWrite)
@@ -72,7 +72,7 @@ impl Io for OsIo {
 
     fn metadata(&self, path: &Path) -> Result<Option<FileInfo>, IoError> {
         let error = |source| IoError::new("stat", path, source);
-        failpoint!("mmap_core.stat", error);
+        failpoint!("mmap_core.stat", path, error);
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -88,7 +88,7 @@ impl Io for OsIo {
 
     fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, IoError> {
         let error = |source| IoError::new("list", dir, source);
-        failpoint!("mmap_core.list", error);
+        failpoint!("mmap_core.list", dir, error);
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir).map_err(error)? {
             let entry = entry.map_err(error)?;
@@ -123,7 +123,7 @@ impl Io for OsIo {
         if parent != Path::new(".") {
             self.create_dir_all(parent)?;
         }
-        failpoint!("mmap_core.create_dir", error);
+        failpoint!("mmap_core.create_dir", dir, error);
         match fs::create_dir(dir) {
             // A retry would find the directory and not sync its name.
             Ok(()) => self.sync_dir(parent).inspect_err(|_| {
@@ -140,7 +140,7 @@ impl Io for OsIo {
 
     fn create_dir(&self, dir: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("create_dir", dir, source);
-        failpoint!("mmap_core.create_dir", error);
+        failpoint!("mmap_core.create_dir", dir, error);
         match fs::create_dir(dir) {
             Err(_) if fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir()) => Ok(()),
             created => created.map_err(error),
@@ -149,32 +149,32 @@ impl Io for OsIo {
 
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("sync_dir", dir, source);
-        failpoint!("mmap_core.sync_dir", error);
+        failpoint!("mmap_core.sync_dir", dir, error);
         let directory = File::open(dir).map_err(error)?;
         directory.sync_all().map_err(error)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("rename", from, source);
-        failpoint!("mmap_core.rename", error);
+        failpoint!("mmap_core.rename", from, error);
         fs::rename(from, to).map_err(error)
     }
 
     fn hard_link(&self, existing: &Path, new: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("link", existing, source);
-        failpoint!("mmap_core.link", error);
+        failpoint!("mmap_core.link", existing, error);
         fs::hard_link(existing, new).map_err(error)
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("remove", path, source);
-        failpoint!("mmap_core.remove", error);
+        failpoint!("mmap_core.remove", path, error);
         fs::remove_file(path).map_err(error)
     }
 
     fn remove_dir(&self, path: &Path) -> Result<(), IoError> {
         let error = |source| IoError::new("remove_dir", path, source);
-        failpoint!("mmap_core.remove_dir", error);
+        failpoint!("mmap_core.remove_dir", path, error);
         fs::remove_dir(path).map_err(error)
     }
 
@@ -184,7 +184,7 @@ impl Io for OsIo {
 
     fn space(&self, path: &Path) -> Result<Space, IoError> {
         let error = |source| IoError::new("statvfs", path, source);
-        failpoint!("mmap_core.statvfs", error);
+        failpoint!("mmap_core.statvfs", path, error);
         let space = rustix::fs::statvfs(path).map_err(|errno| error(errno.into()))?;
         Ok(Space {
             total: space.f_blocks.saturating_mul(space.f_frsize),
@@ -215,7 +215,7 @@ impl IoFile for OsFile {
     }
 
     fn set_len(&self, len: u64) -> Result<(), IoError> {
-        failpoint!("mmap_core.set_len", |source| self
+        failpoint!("mmap_core.set_len", &self.path, |source| self
             .error("set_len", source)
             .at(len));
         self.file
@@ -225,7 +225,7 @@ impl IoFile for OsFile {
 
     fn allocate(&self, offset: u64, len: u64) -> Result<(), IoError> {
         let error = |source| self.error("allocate", source).at(offset);
-        failpoint!("mmap_core.allocate", error);
+        failpoint!("mmap_core.allocate", &self.path, error);
         loop {
             match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len) {
                 Ok(()) => return Ok(()),
@@ -240,13 +240,13 @@ impl IoFile for OsFile {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<(), IoError> {
         let error = |source| self.error("read", source).at(offset);
-        failpoint!("mmap_core.read", error);
+        failpoint!("mmap_core.read", &self.path, error);
         self.file.read_exact_at(buf, offset).map_err(error)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, IoError> {
         let error = |source| self.error("read", source).at(offset);
-        failpoint!("mmap_core.read", error);
+        failpoint!("mmap_core.read", &self.path, error);
         loop {
             match self.file.read_at(buf, offset) {
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
@@ -257,7 +257,7 @@ impl IoFile for OsFile {
 
     fn seek_data(&self, offset: u64) -> Result<Option<u64>, IoError> {
         let error = |source| self.error("seek_data", source).at(offset);
-        failpoint!("mmap_core.seek_data", error);
+        failpoint!("mmap_core.seek_data", &self.path, error);
         // Moves the descriptor's cursor, which nobody uses.
         match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(found) => Ok(Some(found)),
@@ -273,12 +273,12 @@ impl IoFile for OsFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), IoError> {
         let error = |source| self.error("write", source).at(offset);
-        failpoint!("mmap_core.write", error);
+        failpoint!("mmap_core.write", &self.path, error);
         self.file.write_all_at(bytes, offset).map_err(error)
     }
 
     fn write_parts_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), IoError> {
-        failpoint!("mmap_core.write", |source| self
+        failpoint!("mmap_core.write", &self.path, |source| self
             .error("write", source)
             .at(offset));
         let mut offset = offset;
@@ -304,7 +304,7 @@ impl IoFile for OsFile {
     }
 
     fn sync_data(&self) -> Result<(), IoError> {
-        failpoint!("mmap_core.sync_data", |source| self
+        failpoint!("mmap_core.sync_data", &self.path, |source| self
             .error("sync_data", source));
         self.file
             .sync_data()
@@ -312,7 +312,7 @@ impl IoFile for OsFile {
     }
 
     fn sync_all(&self) -> Result<(), IoError> {
-        failpoint!("mmap_core.sync_all", |source| self
+        failpoint!("mmap_core.sync_all", &self.path, |source| self
             .error("sync_all", source));
         self.file
             .sync_all()
@@ -321,7 +321,7 @@ impl IoFile for OsFile {
 
     fn map(&self, offset: u64, len: usize, access: Access) -> Result<OsMap, IoError> {
         const OP: &str = "map";
-        failpoint!("mmap_core.map", |source| self.error(OP, source).at(offset));
+        failpoint!("mmap_core.map", &self.path, |source| self.error(OP, source).at(offset));
         let file_len = self.len()?;
         let fits = offset
             .checked_add(len as u64)

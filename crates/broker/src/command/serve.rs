@@ -23,12 +23,14 @@ pub fn run(flags: &Flags) -> Result<()> {
     allow_open_files(config.network.limits.connection_count_max);
     block_on(threads, async {
         let node = Node::start(config).await?;
+        mmap_core::failpoint!("foliomq.serving");
         // Whoever started it may have closed its end: no reason to stop serving.
         if let Err(error) = writeln!(std::io::stdout().lock(), "{}", node.summary) {
             tracing::warn!(%error, "nobody reads the standard output");
         }
         asked_to_end().await?;
         tracing::info!("stopping");
+        mmap_core::failpoint!("foliomq.stopping");
         node.stop().await?;
         tracing::info!("stopped cleanly");
         Ok(())

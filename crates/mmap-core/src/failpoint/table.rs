@@ -1,14 +1,19 @@
 //! The table of armed failpoints, in builds that have them.
 
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::NAMES;
+use super::{ANY, CHANGE, CHANGES, NAMES};
 
-/// The variable that arms failpoints of a child process: entries `name=action` separated by `;`,
-/// where the action is `kill` or `error(kind)`, with `@n` behind it for the n-th hit only.
+/// The variable that arms failpoints of a child process: entries `[gate!]name[:part]=action[@n]`
+/// separated by `;`.
+///
+/// The action is `kill` or `error(kind)`. With `@n` it strikes at the n-th hit only; with a part,
+/// at operations on paths that contain it only; with a gate, hits count from when the failpoint
+/// `gate` has been passed.
 pub const ENVIRONMENT: &str = "FOLIOMQ_FAILPOINTS";
 
 /// What an armed failpoint does.
@@ -32,6 +37,10 @@ struct Armed {
     /// 0 for those of the environment, which are never disarmed.
     id: u64,
     name: String,
+    /// What the path of the operation must contain.
+    part: Option<String>,
+    /// The failpoint that must be passed first; `None` once it was.
+    gate: Option<String>,
     action: Action,
     /// Which hit it acts on, from 1; `None`: each.
     nth: Option<u64>,
@@ -50,18 +59,20 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
 });
 static ENVIRONMENT_READ: Once = Once::new();
 
-/// Arms a failpoint for the `nth` hit (from 1) from now on, or for each.
+/// Arms a failpoint, [`ANY`] or [`CHANGE`] for the `nth` hit (from 1) from now on, or for each.
 ///
 /// # Panics
 /// If there is no failpoint of that name.
 pub fn arm(name: &str, action: Action, nth: Option<u64>) -> FailGuard {
-    check_name(name);
+    check_wanted(name);
     let mut table = table();
     let id = table.next_id;
     table.next_id += 1;
     table.armed.push(Armed {
         id,
         name: name.to_owned(),
+        part: None,
+        gate: None,
         action,
         nth,
         hit_count: 0,
@@ -74,19 +85,28 @@ pub fn arm(name: &str, action: Action, nth: Option<u64>) -> FailGuard {
 ///
 /// # Panics
 /// If the name is not listed, or the environment's entries are not understood.
-pub fn hit(name: &str) -> Option<io::Error> {
-    check_name(name);
+pub fn hit(name: &str, path: Option<&Path>) -> Option<io::Error> {
+    assert!(
+        NAMES.contains(&name),
+        "failpoint {name} is not in mmap_core::failpoint::NAMES"
+    );
     ENVIRONMENT_READ.call_once(arm_from_environment);
     let mut acting = None;
-    for armed in table().armed.iter_mut().filter(|armed| armed.name == name) {
-        armed.hit_count += 1;
-        if armed.nth.is_none_or(|nth| nth == armed.hit_count) {
-            acting = Some(armed.action);
+    for armed in &mut table().armed {
+        armed.gate.take_if(|gate| gate == name);
+        if armed.is_hit_by(name, path) {
+            armed.hit_count += 1;
+            if armed.nth.is_none_or(|nth| nth == armed.hit_count) {
+                acting = Some(armed.action);
+            }
         }
     }
     match acting? {
         Action::Error(kind) => Some(io::Error::new(kind, format!("failpoint {name}"))),
         Action::Kill => {
+            let path = path.unwrap_or(Path::new("-")).display();
+            // Where it died is a help to who reads it; that it dies is what matters.
+            let _ = writeln!(io::stderr(), "failpoint {name} {path}: killed");
             // Sending a signal to oneself cannot fail; if it did, the test would notice.
             let _ = kill_process(getpid(), Signal::KILL);
             None
@@ -104,10 +124,25 @@ fn table() -> MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn check_name(name: &str) {
+impl Armed {
+    fn is_hit_by(&self, name: &str, path: Option<&Path>) -> bool {
+        let is_meant = match self.name.as_str() {
+            ANY => path.is_some(),
+            CHANGE => CHANGES.contains(&name),
+            wanted => wanted == name,
+        };
+        let in_path = |part: &String| {
+            path.is_some_and(|path| path.to_string_lossy().contains(part.as_str()))
+        };
+        is_meant && self.gate.is_none() && self.part.as_ref().is_none_or(in_path)
+    }
+}
+
+/// Checks a name that is to be armed.
+fn check_wanted(name: &str) {
     assert!(
-        NAMES.contains(&name),
-        "failpoint {name} is not in mmap_core::failpoint::NAMES"
+        NAMES.contains(&name) || name == ANY || name == CHANGE,
+        "failpoint {name} is not in mmap_core::failpoint::NAMES, nor `{ANY}` or `{CHANGE}`"
     );
 }
 
@@ -118,14 +153,22 @@ fn arm_from_environment() {
     for entry in entries.split(';').filter(|entry| !entry.is_empty()) {
         match parse(entry) {
             Some(armed) => table().armed.push(armed),
-            None => panic!("{ENVIRONMENT}: `{entry}` is not `name=kill|error(kind)[@n]`"),
+            None => panic!("{ENVIRONMENT}: `{entry}` is not `[gate!]name[:part]=kill|error(kind)[@n]`"),
         }
     }
 }
 
 fn parse(entry: &str) -> Option<Armed> {
-    let (name, rest) = entry.trim().split_once('=')?;
-    check_name(name);
+    let (place, rest) = entry.trim().split_once('=')?;
+    let (gate, place) = match place.split_once('!') {
+        Some((gate, place)) => (Some(gate), place),
+        None => (None, place),
+    };
+    let (name, part) = match place.split_once(':') {
+        Some((name, part)) => (name, Some(part)),
+        None => (place, None),
+    };
+    gate.iter().chain([&name]).for_each(|name| check_wanted(name));
     let (action, nth) = match rest.split_once('@') {
         Some((action, nth)) => (action, Some(nth.parse().ok().filter(|nth| *nth > 0)?)),
         None => (rest, None),
@@ -142,6 +185,8 @@ fn parse(entry: &str) -> Option<Armed> {
     Some(Armed {
         id: 0,
         name: name.to_owned(),
+        part: part.map(str::to_owned),
+        gate: gate.map(str::to_owned),
         action,
         nth,
         hit_count: 0,
@@ -174,7 +219,25 @@ mod tests {
     }
 
     #[test]
+    fn entries_strike_by_kind_part_and_gate() {
+        let all = parse("change=kill@17").unwrap();
+        assert!(all.is_hit_by("mmap_core.rename", Some(Path::new("/s/a"))));
+        assert!(!all.is_hit_by("mmap_core.read", Some(Path::new("/s/a"))));
+        let any = parse("any=kill").unwrap();
+        assert!(any.is_hit_by("mmap_core.read", Some(Path::new("/s/a"))));
+        assert!(!any.is_hit_by("foliomq.serving", None));
+        let config = parse("change:/config/=kill@2").unwrap();
+        assert!(config.is_hit_by("mmap_core.write", Some(Path::new("/s/config/a"))));
+        assert!(!config.is_hit_by("mmap_core.write", Some(Path::new("/s/index/a"))));
+        assert!(!config.is_hit_by("foliomq.serving", None));
+        let gated = parse("foliomq.stopping!change=kill@5").unwrap();
+        assert_eq!(gated.gate.as_deref(), Some("foliomq.stopping"));
+        assert!(!gated.is_hit_by("mmap_core.write", Some(Path::new("/s/a"))));
+    }
+
+    #[test]
     fn names_are_sorted_and_distinct() {
         assert!(NAMES.is_sorted_by(|left, right| left < right));
+        assert!(CHANGES.iter().all(|name| NAMES.contains(name)));
     }
 }
