@@ -255,7 +255,8 @@ unsafe impl RawMap for OsMap {
     fn sync_range(&self, position: usize, len: usize) -> Result<(), IoError> {
         const OP: &str = "msync";
         self.check(OP, &(position..position.saturating_add(len)))?;
-        failpoint!("mmap_core.msync", self.path(), |source| self.error(OP, position, source));
+        failpoint!("mmap_core.msync", self.path(), |source| self
+            .error(OP, position, source));
         self.mapped
             .raw
             .flush_range(position, len)

@@ -321,7 +321,9 @@ impl IoFile for OsFile {
 
     fn map(&self, offset: u64, len: usize, access: Access) -> Result<OsMap, IoError> {
         const OP: &str = "map";
-        failpoint!("mmap_core.map", &self.path, |source| self.error(OP, source).at(offset));
+        failpoint!("mmap_core.map", &self.path, |source| self
+            .error(OP, source)
+            .at(offset));
         let file_len = self.len()?;
         let fits = offset
             .checked_add(len as u64)

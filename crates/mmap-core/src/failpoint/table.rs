@@ -131,9 +131,8 @@ impl Armed {
             CHANGE => CHANGES.contains(&name),
             wanted => wanted == name,
         };
-        let in_path = |part: &String| {
-            path.is_some_and(|path| path.to_string_lossy().contains(part.as_str()))
-        };
+        let in_path =
+            |part: &String| path.is_some_and(|path| path.to_string_lossy().contains(part.as_str()));
         is_meant && self.gate.is_none() && self.part.as_ref().is_none_or(in_path)
     }
 }
@@ -153,7 +152,9 @@ fn arm_from_environment() {
     for entry in entries.split(';').filter(|entry| !entry.is_empty()) {
         match parse(entry) {
             Some(armed) => table().armed.push(armed),
-            None => panic!("{ENVIRONMENT}: `{entry}` is not `[gate!]name[:part]=kill|error(kind)[@n]`"),
+            None => {
+                panic!("{ENVIRONMENT}: `{entry}` is not `[gate!]name[:part]=kill|error(kind)[@n]`")
+            }
         }
     }
 }
@@ -168,7 +169,9 @@ fn parse(entry: &str) -> Option<Armed> {
         Some((name, part)) => (name, Some(part)),
         None => (place, None),
     };
-    gate.iter().chain([&name]).for_each(|name| check_wanted(name));
+    gate.iter()
+        .chain([&name])
+        .for_each(|name| check_wanted(name));
     let (action, nth) = match rest.split_once('@') {
         Some((action, nth)) => (action, Some(nth.parse().ok().filter(|nth| *nth > 0)?)),
         None => (rest, None),
