@@ -278,6 +278,10 @@ pub struct DirEntry {
 pub struct Space {
     /// Its size.
     pub total: u64,
+    /// What is not in use, also where only privileged processes may use it.
+    pub free: u64,
     /// What a process without privileges may still use.
     pub available: u64,
+    /// Tells this file system from others (`f_fsid`).
+    pub id: u64,
 }

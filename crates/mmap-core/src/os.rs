@@ -188,7 +188,9 @@ impl Io for OsIo {
         let space = rustix::fs::statvfs(path).map_err(|errno| error(errno.into()))?;
         Ok(Space {
             total: space.f_blocks.saturating_mul(space.f_frsize),
+            free: space.f_bfree.saturating_mul(space.f_frsize),
             available: space.f_bavail.saturating_mul(space.f_frsize),
+            id: space.f_fsid,
         })
     }
 }

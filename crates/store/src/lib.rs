@@ -52,6 +52,7 @@ pub use message;
 pub use mmap_core;
 
 mod checkpoint;
+mod clean;
 mod delay;
 mod dispatch;
 mod error;
@@ -68,6 +69,10 @@ mod services;
 mod store;
 
 pub use checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN, Checkpoint, CheckpointTimes};
+pub use clean::{
+    CleanFacts, CleanOptions, CleanPlan, DeleteWhen, DeleteWhenError, DerivedFile, DerivedKind,
+    DiskUse, Gone, Kept, LogFile, PlannedFile, Pressure, Trigger, Verdict, plan, plan_clean,
+};
 pub use commitlog::{
     AppendError, Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket,
     RecoveryReport, SystemClock,

@@ -6,6 +6,7 @@ use commitlog::{CommitLogOptions, FlushMode};
 use indexfile::IndexOptions;
 use message::Limits;
 
+use crate::clean::CleanOptions;
 use crate::delay::DelayLevels;
 
 /// Options of a store. The sizes are part of the format: a directory is opened with the sizes it
@@ -33,6 +34,8 @@ pub struct StoreOptions {
     pub delay_levels: DelayLevels,
     /// Bounds of one read.
     pub read: ReadLimits,
+    /// How long messages are kept, and what a full disk does.
+    pub clean: CleanOptions,
 }
 
 impl StoreOptions {
@@ -48,19 +51,23 @@ impl StoreOptions {
             limits: Limits::default(),
             delay_levels: DelayLevels::default(),
             read: ReadLimits::DEFAULT,
+            clean: CleanOptions::DEFAULT,
         }
     }
 
     pub(crate) fn commit_log(&self) -> CommitLogOptions {
-        let dir = self
-            .commit_log_dir
-            .clone()
-            .unwrap_or_else(|| self.root.join("commitlog"));
         CommitLogOptions {
             segment_len: self.segment_len,
             flush: self.flush,
             limits: self.limits,
-            ..CommitLogOptions::new(dir)
+            ..CommitLogOptions::new(self.commit_log_dir())
+        }
+    }
+
+    pub(crate) fn commit_log_dir(&self) -> PathBuf {
+        match &self.commit_log_dir {
+            Some(dir) => dir.clone(),
+            None => self.root.join("commitlog"),
         }
     }
 

@@ -234,7 +234,9 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
     let root = &store.options().root;
     let space = OsIo.space(root).unwrap_or(Space {
         total: 0,
+        free: 0,
         available: 0,
+        id: 0,
     });
     let used = space.total.saturating_sub(space.available);
     let ratio = if space.total == 0 {

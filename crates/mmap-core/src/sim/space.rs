@@ -59,9 +59,12 @@ impl SpaceMeter {
 
     pub(super) fn space(&self) -> Space {
         let total = self.limit();
+        let available = total.saturating_sub(self.used.load(Ordering::Relaxed));
         Space {
             total,
-            available: total.saturating_sub(self.used.load(Ordering::Relaxed)),
+            free: available,
+            available,
+            id: 0,
         }
     }
 }
