@@ -403,6 +403,7 @@ fn store_options(config: &Config) -> Result<StoreOptions> {
             timeout: from.sync_flush_timeout,
         },
     };
+    options.derived_flush_interval = from.derived_flush_interval;
     options.limits.body_len_max = from.body_len_max;
     options.limits.record_len_max = from.body_len_max.saturating_add(64 * 1024);
     if from.crc_property {

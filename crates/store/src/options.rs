@@ -1,6 +1,7 @@
 //! What a store is opened with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use commitlog::{CommitLogOptions, FlushMode};
 use indexfile::IndexOptions;
@@ -28,6 +29,9 @@ pub struct StoreOptions {
     /// When an acknowledgement means that the device has the message. Default: asynchronous
     /// (`flushDiskType`). What each mode can lose is in docs/durability.md.
     pub flush: FlushMode,
+    /// How often queues, index and checkpoint are synced. Default: 1 s
+    /// (`flushIntervalConsumeQueue`).
+    pub derived_flush_interval: Duration,
     /// Limits of a message (`maxMessageSize`) and how its record is written.
     pub limits: Limits,
     /// Delays of the levels 1, 2, ... (`messageDelayLevel`).
@@ -48,6 +52,7 @@ impl StoreOptions {
             queue_file_len: 300_000 * consumequeue::ENTRY_LEN as u64,
             index: Some(IndexOptions::DEFAULT),
             flush: FlushMode::async_default(),
+            derived_flush_interval: Duration::from_secs(1),
             limits: Limits::default(),
             delay_levels: DelayLevels::default(),
             read: ReadLimits::DEFAULT,

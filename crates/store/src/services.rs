@@ -12,8 +12,6 @@ use mmap_core::Io;
 use crate::error::OpenError;
 use crate::store::Core;
 
-/// How often queues, index and checkpoint are synced (RocketMQ: `flushIntervalConsumeQueue`).
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long dispatch sleeps at most while the log does not grow; an append wakes it at once.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 /// How long dispatch waits after it could not write a derived file (a full disk, say).
@@ -49,8 +47,9 @@ impl<I: Io> Services<I> {
             run_dispatch(&dispatching, &stop)
         })?);
         let flushing = Arc::clone(core);
+        let interval = core.options.derived_flush_interval;
         services.flush = Some(spawn("store-flush", move || {
-            while stopped.recv_timeout(FLUSH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 if let Err(error) = flushing.step_flush_derived() {
                     tracing::error!(%error, "cannot sync queues, index or checkpoint");
                 }

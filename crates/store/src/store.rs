@@ -42,7 +42,7 @@ pub struct PutBatch {
 #[derive(Debug)]
 pub(crate) struct Core<I: Io> {
     io: I,
-    options: StoreOptions,
+    pub(crate) options: StoreOptions,
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
     checkpoint: Checkpoint<I>,

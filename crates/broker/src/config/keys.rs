@@ -248,6 +248,11 @@ const USED: &[Key] = &[
         millis(1, 86_400_000)
     ),
     key!(
+        "flushIntervalConsumeQueue",
+        store.derived_flush_interval,
+        millis(1, 3_600_000)
+    ),
+    key!(
         "syncFlushTimeout",
         store.sync_flush_timeout,
         millis(1, 3_600_000)
@@ -432,7 +437,7 @@ endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
 fastFailIfNoBufferInStorePool fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
 fileReservedTime filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed
 flushConsumeQueueLeastPages flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
-flushIntervalConsumeQueue flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC
+flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC
 forwardTimeout haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
 haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize heartbeatThreadPoolNums
 heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser

@@ -193,6 +193,8 @@ pub struct StoreConfig {
     pub flush_least_pages: u32,
     /// `flushCommitLogThoroughInterval`.
     pub flush_thorough_interval: Duration,
+    /// `flushIntervalConsumeQueue`: also of the index and the checkpoint.
+    pub derived_flush_interval: Duration,
     /// `syncFlushTimeout`: how long a send waits for the device.
     pub sync_flush_timeout: Duration,
     /// `maxMessageSize`: longest body.
@@ -432,6 +434,7 @@ impl Default for StoreConfig {
             flush_interval: Duration::from_millis(500),
             flush_least_pages: 4,
             flush_thorough_interval: Duration::from_secs(10),
+            derived_flush_interval: Duration::from_secs(1),
             sync_flush_timeout: Duration::from_secs(5),
             body_len_max: 4 * 1024 * 1024,
             crc_property: false,
