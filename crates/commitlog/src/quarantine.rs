@@ -1,4 +1,4 @@
-//! Keeping aside what recovery is about to cut off.
+//! Keeping aside what recovery is about to cut off or to overwrite.
 
 use std::path::PathBuf;
 
@@ -7,22 +7,33 @@ use mmap_core::{Io, IoError, IoFile};
 use crate::error::CallerError;
 use crate::scan::Invalid;
 
-/// Bytes that recovery cuts off one segment.
+/// Where in the log the bytes of a [`Piece`] stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Behind its end.
+    Tail,
+    /// In a [`Hole`](crate::Hole), with records behind it.
+    Hole,
+}
+
+/// Bytes that recovery takes out of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
+    /// Where in the log they stand.
+    pub place: Place,
     /// Base offset of the segment.
     pub segment: u64,
     /// Offset of the first byte.
     pub offset: u64,
     /// How many bytes; the zeros behind them are not counted.
     pub len: u64,
-    /// Where the log ends, which is at or before `offset`.
+    /// Where the log ends.
     pub end: u64,
-    /// Why the log ends there.
+    /// What stands where the next record should begin, instead of it.
     pub reason: &'a Invalid,
 }
 
-/// Somewhere to keep what recovery cuts off.
+/// Somewhere to keep what recovery takes out of the log.
 ///
 /// For each piece, `begin`, then `write` until all its bytes were given, then `finish`. Recovery
 /// changes nothing before every piece is finished; an error ends it with nothing changed.
@@ -47,6 +58,9 @@ pub trait Quarantine {
     ///
     /// It may not survive a crash.
     fn finish(&mut self) -> Result<(), CallerError>;
+
+    /// Something failed, and recovery gives up: the piece that was begun may go.
+    fn abandon(&mut self) {}
 }
 
 /// A quarantine in a directory: for each piece a file of its bytes, `commitlog-<offset>.bytes`,
@@ -63,6 +77,7 @@ pub struct DirQuarantine<I: Io> {
 #[derive(Debug)]
 struct OpenPiece<I: Io> {
     file: I::File,
+    path: PathBuf,
     written: u64,
     note: String,
     note_path: PathBuf,
@@ -108,15 +123,20 @@ impl<I: Io> Quarantine for DirQuarantine<I> {
     fn begin(&mut self, piece: &Piece<'_>) -> Result<(), CallerError> {
         self.io.create_dir_all(&self.dir)?;
         let (path, note_path) = self.free_paths(piece.offset)?;
+        let deed = match piece.place {
+            Place::Tail => "cut off the commit log by recovery",
+            Place::Hole => "damage taken out of the commit log by recovery; records follow it",
+        };
         let note = format!(
-            "cut off the commit log by recovery\nsegment: {:020}\noffset: {}\nlen: {}\n\
+            "{deed}\nsegment: {:020}\noffset: {}\nlen: {}\n\
              the log ends at: {}\nreason: {}\n",
             piece.segment, piece.offset, piece.len, piece.end, piece.reason
         );
         let file = self.io.create(&path, piece.len)?;
-        self.kept.push(path);
+        self.kept.push(path.clone());
         self.open = Some(OpenPiece {
             file,
+            path,
             written: 0,
             note,
             note_path,
@@ -133,12 +153,21 @@ impl<I: Io> Quarantine for DirQuarantine<I> {
     }
 
     fn finish(&mut self) -> Result<(), CallerError> {
-        if let Some(piece) = self.open.take() {
+        if let Some(piece) = &self.open {
             piece.file.sync_all()?;
             // Replacing a file syncs the directory, and with it the name of the other one.
             self.io
                 .replace(&piece.note_path, piece.note.as_bytes(), None)?;
         }
+        self.open = None;
         Ok(())
+    }
+
+    fn abandon(&mut self) {
+        if let Some(piece) = self.open.take() {
+            self.kept.retain(|kept| *kept != piece.path);
+            // On a full disk its blocks are wanted elsewhere. If it stays, it is a copy too many.
+            let _stays = self.io.remove_file(&piece.path);
+        }
     }
 }

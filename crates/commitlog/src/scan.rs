@@ -76,6 +76,14 @@ pub enum Invalid {
         /// Its predecessor's.
         previous_ms: i64,
     },
+    /// A record whose place in its queue is before its predecessor's, above what is known to be
+    /// flushed: stale, as with [`Invalid::StoreTime`].
+    QueueOffset {
+        /// Its queue offset.
+        found: i64,
+        /// That of the last record of the queue before it.
+        previous: i64,
+    },
 }
 
 impl fmt::Display for Invalid {
@@ -98,6 +106,12 @@ impl fmt::Display for Invalid {
                 write!(
                     f,
                     "a record stored at {found_ms} ms behind one stored at {previous_ms} ms"
+                )
+            }
+            Self::QueueOffset { found, previous } => {
+                write!(
+                    f,
+                    "message {found} of a queue behind message {previous} of the same"
                 )
             }
         }
@@ -199,8 +213,8 @@ impl<'a, I: Io> Scanner<'a, I> {
         Ok(Ok(()))
     }
 
-    /// `len` bytes at `offset`, read now if they are not in the window.
-    fn bytes(&mut self, offset: u64, len: u64) -> Result<&[u8], LogError> {
+    /// `len` bytes at `offset`, within one segment, read now if they are not in the window.
+    pub(crate) fn bytes(&mut self, offset: u64, len: u64) -> Result<&[u8], LogError> {
         let is_inside = offset >= self.buffer_offset
             && offset + len <= self.buffer_offset + self.buffer.len() as u64;
         if !is_inside {

@@ -71,6 +71,53 @@ impl<I: Io> SegmentWriter<I> {
         })
     }
 
+    /// Writes `bytes` over what stands at `offset`, within one segment, and syncs them: for taking
+    /// out damage while nobody reads.
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`], [`QueueError::Pinned`] if somebody holds a slice of the segment,
+    /// or those of writing.
+    pub fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> Result<(), QueueError> {
+        let (file, position) = self.file_to_change(offset, bytes.len() as u64)?;
+        file.write_all_at(bytes, position)?;
+        Ok(file.sync_data()?)
+    }
+
+    /// Writes zeros from `offset` to `end`, which lie within one segment, and syncs them, leaving
+    /// what is zero alone.
+    ///
+    /// # Errors
+    /// As [`overwrite`](Self::overwrite).
+    pub fn erase(&mut self, offset: u64, end: u64) -> Result<(), QueueError> {
+        let (file, position) = self.file_to_change(offset, end - offset)?;
+        zero(&*file, position, position + (end - offset))?;
+        Ok(file.sync_data()?)
+    }
+
+    /// Makes `end` the end of what readers see and changes no file: for a queue that is only read,
+    /// because what is behind its end cannot be cut off. Nothing may be appended any more.
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`], [`QueueError::Pinned`] if somebody holds a slice of the segment.
+    pub fn limit_to(&mut self, end: u64) -> Result<(), QueueError> {
+        self.move_end(end)
+    }
+
+    fn file_to_change(&mut self, offset: u64, len: u64) -> Result<(Arc<I::File>, u64), QueueError> {
+        self.queue.check_poison()?;
+        self.queue.check_range(offset, len)?;
+        self.close_tail()?;
+        let segment = self.queue.find(offset).ok_or(QueueError::OutOfRange {
+            offset,
+            len,
+            min: self.queue.min_offset(),
+            end: self.queue.published(),
+        })?;
+        segment.unmap_unpinned()?;
+        let file = self.queue.file_for_reading(segment.base())?;
+        Ok((file, offset - segment.base()))
+    }
+
     /// Says that bytes from `offset` on may not be durable (a process that was killed left them in
     /// the page cache), so that the next flush syncs them.
     pub fn mark_unflushed(&mut self, offset: u64) {
@@ -112,6 +159,17 @@ impl<I: Io> SegmentWriter<I> {
 
     /// Moves the positions to `end` and removes the segments behind it; returns their count.
     fn cut(&mut self, end: u64) -> Result<u64, QueueError> {
+        let queue = Arc::clone(&self.queue);
+        self.move_end(end)?;
+        let _no_flush = lock(&queue.flushing);
+        let mut removed_count = 0;
+        while self.remove_last_if(|last| last.base() > end)? {
+            removed_count += 1;
+        }
+        Ok(removed_count)
+    }
+
+    fn move_end(&mut self, end: u64) -> Result<(), QueueError> {
         self.queue.check_poison()?;
         self.queue.check_range(end, 0)?;
         let queue = Arc::clone(&self.queue);
@@ -120,14 +178,10 @@ impl<I: Io> SegmentWriter<I> {
         // Whoever comes from now on sees nothing of what goes.
         self.queue.published.store(end, Ordering::Release);
         self.queue.flushed.store(end, Ordering::Release);
-        if let Some(segment) = self.queue.find(end) {
-            segment.unmap_unpinned()?;
+        match self.queue.find(end) {
+            Some(segment) => segment.unmap_unpinned(),
+            None => Ok(()),
         }
-        let mut removed_count = 0;
-        while self.remove_last_if(|last| last.base() > end)? {
-            removed_count += 1;
-        }
-        Ok(removed_count)
     }
 
     fn close_tail(&mut self) -> Result<(), QueueError> {
