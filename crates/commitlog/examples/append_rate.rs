@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use commitlog::message::{Message, SysFlag};
+use commitlog::message::{Message, RecordView, SysFlag};
 use commitlog::mmap_core::OsIo;
 use commitlog::{
-    CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, LogServices, QueueCursor,
-    RecoverFrom, SystemClock, Tail,
+    CallerError, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
+    LogServices, QueueCursor, RecoverFrom, SystemClock, Tail,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -116,12 +116,13 @@ fn open(dir: &Path, flush: FlushMode) -> Outcome<(CommitLog, LogServices<OsIo>)>
     let opening = CommitLog::open(OsIo, options, Arc::new(SystemClock::new()))?;
     let from = RecoverFrom {
         offset: 0,
-        flushed: 0,
+        known: Known::NOTHING,
         crc: CrcCheck::Body,
         tail: Tail::Unknown,
     };
     let mut quarantine = DirQuarantine::new(OsIo, dir.join("quarantine"));
-    let (log, _) = opening.recover(&from, &mut |_| Ok(()), &mut quarantine)?;
+    let mut visit = |_: &RecordView<'_>| -> Result<(), CallerError> { Ok(()) };
+    let (log, _) = opening.recover(&from, &mut visit, &mut quarantine)?;
     let services = log.start_services()?;
     Ok((log, services))
 }

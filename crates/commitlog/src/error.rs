@@ -204,11 +204,17 @@ pub struct Failure(Cause);
 enum Cause {
     Segments(Arc<QueueError>),
     Panic,
+    ReadOnly(Arc<str>),
 }
 
 impl Failure {
     pub(crate) fn new(error: QueueError) -> Self {
         Self(Cause::Segments(Arc::new(error)))
+    }
+
+    /// Recovery could not keep aside what had to go, and changed nothing.
+    pub(crate) fn read_only(reason: String) -> Self {
+        Self(Cause::ReadOnly(reason.into()))
     }
 
     /// A thread panicked while it held a lock of the log.
@@ -223,6 +229,10 @@ impl fmt::Display for Failure {
         match &self.0 {
             Cause::Segments(_) => f.write_str("a write or sync failed"),
             Cause::Panic => f.write_str("a thread panicked while it was writing"),
+            Cause::ReadOnly(reason) => write!(
+                f,
+                "recovery found no room to keep aside what it must cut off ({reason})"
+            ),
         }
     }
 }
@@ -231,7 +241,7 @@ impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Cause::Segments(error) => Some(error.as_ref()),
-            Cause::Panic => None,
+            Cause::Panic | Cause::ReadOnly(_) => None,
         }
     }
 }

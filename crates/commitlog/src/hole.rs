@@ -152,7 +152,10 @@ mod tests {
             };
             view.verify_body_crc().unwrap();
             assert!(is_filler(&view), "{len}");
-            assert_eq!((view.physical_offset(), view.store_timestamp_ms()), (4096, 7));
+            assert_eq!(
+                (view.physical_offset(), view.store_timestamp_ms()),
+                (4096, 7)
+            );
             assert!(!view.sys_flag().transaction().takes_queue_offset());
         }
     }
@@ -163,7 +166,10 @@ mod tests {
         for more in [1, FILLER_LEN_MIN, FILLER_LEN_MIN + 1, 3 * FILLER_LEN_MAX] {
             let left = FILLER_LEN_MAX + more;
             let first = piece_len(left);
-            assert!(first <= FILLER_LEN_MAX && left - first >= FILLER_LEN_MIN, "{more}");
+            assert!(
+                first <= FILLER_LEN_MAX && left - first >= FILLER_LEN_MIN,
+                "{more}"
+            );
         }
     }
 }

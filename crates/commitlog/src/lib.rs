@@ -25,8 +25,8 @@
 //! use std::sync::Arc;
 //!
 //! use commitlog::{
-//!     CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, QueueCursor, RecoverFrom,
-//!     SystemClock, Tail,
+//!     CallerError, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
+//!     QueueCursor, RecoverFrom, SystemClock, Tail,
 //! };
 //! use commitlog::message::{Message, Parsed, RecordView, SysFlag};
 //! use commitlog::mmap_core::{Io, OsIo};
@@ -42,12 +42,13 @@
 //! let opening = CommitLog::open(OsIo, options, Arc::new(SystemClock::new()))?;
 //! let from = RecoverFrom {
 //!     offset: opening.recovery_start(0)?,
-//!     flushed: 0,
+//!     known: Known::NOTHING,
 //!     crc: CrcCheck::Body,
 //!     tail: Tail::Unknown,
 //! };
 //! let mut quarantine = DirQuarantine::new(OsIo, root.join("foliomq/quarantine"));
-//! let (log, report) = opening.recover(&from, &mut |_record| Ok(()), &mut quarantine)?;
+//! let mut visit = |_: &RecordView<'_>| -> Result<(), CallerError> { Ok(()) };
+//! let (log, report) = opening.recover(&from, &mut visit, &mut quarantine)?;
 //! assert_eq!(report.records, 0);
 //! let services = log.start_services()?;
 //!
@@ -94,26 +95,32 @@ mod error;
 mod event;
 mod flush;
 mod gather;
+mod hole;
+mod known;
 mod log;
 mod options;
 mod quarantine;
 mod recover;
 mod recovery_start;
 mod scan;
+mod search;
 mod service;
+mod stale;
 
 pub use append::{Appended, AppendedBatch};
 pub use clock::{Clock, SystemClock};
 pub use cursor::QueueCursor;
 pub use durability::{Durable, PutTicket};
 pub use error::{AppendError, CallerError, Failure, FlushError, LogError, Misplaced, ReadError};
+pub use hole::{HOLE_TOPIC, Hole, is_filler};
+pub use known::Known;
 pub use log::CommitLog;
 pub use options::{
     CommitLogOptions, DEFAULT_ALLOCATE_STEP, DEFAULT_APPEND_WAIT, DEFAULT_PENDING_LEN_MAX,
     DEFAULT_SEGMENT_LEN, FlushMode, OptionsError,
 };
-pub use quarantine::{DirQuarantine, Piece, Quarantine};
-pub use recover::{Cut, Opening, RecoverFrom, RecoveryReport, Tail, Visit};
+pub use quarantine::{DirQuarantine, Piece, Place, Quarantine};
+pub use recover::{Cut, Opening, RecoverFrom, RecoveryReport, Tail, Visitor};
 pub use recovery_start::{first_store_timestamp, recovery_start};
 pub use scan::{CrcCheck, Invalid};
 pub use service::{LogServices, Next};

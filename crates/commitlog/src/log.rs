@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::cursor::QueueCursor;
 use crate::error::{AppendError, Failure, LogError, Misplaced, ReadError};
 use crate::options::CommitLogOptions;
-use crate::recover::Visit;
+use crate::recover::Visitor;
 use crate::scan::{CrcCheck, Found, Scanner};
 use crate::service::{LogServices, Next};
 
@@ -49,6 +49,11 @@ impl<I: Io> CommitLog<I> {
         Self {
             core: Arc::new(Core::new(options, clock, queue, writer, last_store_ms)),
         }
+    }
+
+    /// Ends the log for writers: nothing but what recovery left can be read from it.
+    pub(crate) fn refuse_appends(&self, failure: Failure) {
+        self.core.durability.fail(failure);
     }
 
     /// The options it was opened with.
@@ -223,14 +228,16 @@ impl<I: Io> CommitLog<I> {
     /// # Errors
     ///
     /// A segment cannot be read, or the visitor refused a record.
-    pub fn walk(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, LogError> {
+    pub fn walk(&self, from: u64, visitor: &mut dyn Visitor) -> Result<u64, LogError> {
         let (end, segment_len) = (self.visible(), self.core.queue.segment_len());
         let mut scanner = Scanner::new(&self.core.queue, CrcCheck::Body);
         let mut offset = from;
         while offset < end {
             match scanner.look_at(offset)? {
                 Found::Record(view) => {
-                    visit(&view).map_err(|source| LogError::Visit { offset, source })?;
+                    visitor
+                        .record(&view)
+                        .map_err(|source| LogError::Visit { offset, source })?;
                     offset += view.total_size() as u64;
                 }
                 Found::SegmentEnd => offset += segment_len - offset % segment_len,

@@ -184,7 +184,8 @@ impl<'a, I: Io> Scanner<'a, I> {
     pub(crate) fn last_written(&mut self, offset: u64, end: u64) -> Result<Option<u64>, LogError> {
         let mut last = None;
         let mut at = offset;
-        while at < end {
+        while let Some(written) = self.next_written(at)?.filter(|written| *written < end) {
+            at = at.max(written);
             let len = CHUNK_LEN.min(end - at);
             let bytes = self.bytes(at, len)?;
             if let Some(index) = bytes.iter().rposition(|byte| *byte != 0) {
@@ -211,6 +212,19 @@ impl<'a, I: Io> Scanner<'a, I> {
             at += len;
         }
         Ok(Ok(()))
+    }
+
+    /// Bytes of a segment.
+    pub(crate) fn segment_len(&self) -> u64 {
+        self.queue.segment_len()
+    }
+
+    /// The first offset from `offset` on where the files may hold bytes that are not zero.
+    pub(crate) fn next_written(&self, offset: u64) -> Result<Option<u64>, LogError> {
+        if offset >= self.queue.published() {
+            return Ok(None);
+        }
+        Ok(self.queue.seek_data(offset)?)
     }
 
     /// `len` bytes at `offset`, within one segment, read now if they are not in the window.

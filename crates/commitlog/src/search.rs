@@ -40,11 +40,18 @@ impl<I: Io> Scanner<'_, I> {
         {
             return Ok(Some(resume));
         }
+        self.first_good(offset + FILLER_LEN_MIN, files_end, accept)
+    }
+
+    /// As [`next_good`](Self::next_good), for a place where nothing tells of a record.
+    pub(crate) fn first_good(
+        &mut self,
+        from: u64,
+        files_end: u64,
+        accept: &mut dyn FnMut(&RecordView<'_>) -> bool,
+    ) -> Result<Option<Resume>, LogError> {
         let segment_len = self.segment_len();
-        let mut at = offset + FILLER_LEN_MIN;
-        if at / segment_len != offset / segment_len {
-            at -= at % segment_len;
-        }
+        let mut at = from;
         while at < files_end {
             let segment_end = (at - at % segment_len + segment_len).min(files_end);
             if let Some(resume) = self.search(at, segment_end, accept)? {
@@ -64,7 +71,9 @@ impl<I: Io> Scanner<'_, I> {
         }
         let size = self.bytes(offset, MAGIC_POSITION as u64)?.first_chunk();
         let size = u64::from(size.map_or(0, |size| u32::from_be_bytes(*size)));
-        Ok((FILLER_LEN_MIN..left).contains(&size).then(|| offset + size))
+        Ok((FILLER_LEN_MIN..left)
+            .contains(&size)
+            .then(|| offset + size))
     }
 
     /// Looks for a magic number from `from` to `end`, which lie in one segment.
@@ -75,7 +84,12 @@ impl<I: Io> Scanner<'_, I> {
         accept: &mut dyn FnMut(&RecordView<'_>) -> bool,
     ) -> Result<Option<Resume>, LogError> {
         let mut at = from;
-        while at + BLANK_LEN <= end {
+        // What was never written is not read.
+        while let Some(written) = self.next_written(at)?
+            && written.max(at) + BLANK_LEN <= end
+        {
+            // A magic number may begin in the zeros of a size before it.
+            at = at.max(written.saturating_sub(BLANK_LEN));
             let len = (WINDOW_LEN + BLANK_LEN).min(end - at);
             let places = magic_places(self.bytes(at, len)?);
             for place in places {

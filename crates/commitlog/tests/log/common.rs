@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use commitlog::{
-    Clock, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, LogError, RecoverFrom,
-    RecoveryReport, Tail,
+    CallerError, Clock, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
+    LogError, RecoverFrom, RecoveryReport, Tail,
 };
 use message::{Message, Parsed, RecordView, SysFlag};
 use mmap_core::{Io, SimIo};
@@ -125,7 +125,7 @@ pub(crate) fn options(flush: FlushMode) -> CommitLogOptions {
 pub(crate) fn from_start() -> RecoverFrom {
     RecoverFrom {
         offset: 0,
-        flushed: 0,
+        known: Known::NOTHING,
         crc: CrcCheck::Body,
         tail: Tail::Unknown,
     }
@@ -146,14 +146,12 @@ pub(crate) fn try_open<I: Io>(
 ) -> Result<Opened<I>, LogError> {
     let mut records = Vec::new();
     let mut quarantine = DirQuarantine::new(io.clone(), options.dir.with_file_name("quarantine"));
-    let (log, report) = CommitLog::open(io.clone(), options, clock)?.recover(
-        from,
-        &mut |view| {
-            records.push(Record::of(view));
-            Ok(())
-        },
-        &mut quarantine,
-    )?;
+    let mut visit = |view: &RecordView<'_>| -> Result<(), CallerError> {
+        records.push(Record::of(view));
+        Ok(())
+    };
+    let (log, report) =
+        CommitLog::open(io.clone(), options, clock)?.recover(from, &mut visit, &mut quarantine)?;
     Ok(Opened {
         log,
         report,

@@ -11,5 +11,6 @@ mod common;
 mod concurrent;
 mod crash;
 mod faults;
+mod holes;
 mod model;
 mod recover;

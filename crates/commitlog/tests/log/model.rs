@@ -127,7 +127,7 @@ fn check(flush: FlushMode, operations: &[Operation]) {
             Operation::Restart | Operation::Kill => {
                 let mut from = from_start();
                 if matches!(operation, Operation::Restart) {
-                    from.flushed = log.close().unwrap();
+                    from.known.flushed = log.close().unwrap();
                     from.tail = Tail::Zero;
                 } else {
                     // What waits for the group commit has not been acknowledged; the model is

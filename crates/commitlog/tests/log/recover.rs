@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use commitlog::{
-    CallerError, CommitLog, CrcCheck, DirQuarantine, FlushMode, Invalid, LogError, Piece,
+    CallerError, CommitLog, CrcCheck, DirQuarantine, FlushMode, Invalid, Known, LogError, Piece,
     Quarantine, QueueCursor, RecoverFrom, Tail, recovery_start,
 };
-use message::RecordError;
 use message::layout::{PHYSICAL_OFFSET_POSITION, STORE_TIMESTAMP_POSITION_V4};
+use message::{RecordError, RecordView};
 use mmap_core::{Access, Io, IoFile, SimIo};
 
 use crate::common::{
@@ -148,8 +148,12 @@ fn a_missing_sector_of_the_properties_is_found_above_the_flushed_offset() {
         log.append(&mut record, &QueueCursor::new(0)).unwrap();
         log.close().unwrap();
         damage(&io, 1_024, &[0; 512]);
-        let from = RecoverFrom {
+        let known = Known {
             flushed,
+            ..Known::NOTHING
+        };
+        let from = RecoverFrom {
+            known,
             ..from_start()
         };
         try_open(&io, options(ASYNC), TestClock::new(), &from).unwrap()
@@ -159,7 +163,8 @@ fn a_missing_sector_of_the_properties_is_found_above_the_flushed_offset() {
         opened.report.cut.unwrap().reason,
         Invalid::Torn { offset: 1_024 }
     );
-    assert_eq!(opened_after_loss(SEGMENT_LEN).records.len(), 1);
+    let end = record_len(b"x", &properties);
+    assert_eq!(opened_after_loss(end).records.len(), 1);
 }
 
 #[test]
@@ -169,7 +174,7 @@ fn a_clock_that_was_set_back_costs_nothing_below_the_flushed_offset() {
     let time = 3 * len() + STORE_TIMESTAMP_POSITION_V4 as u64;
     damage(&io, time, &(START_MS - 1_000).to_be_bytes());
     let from = RecoverFrom {
-        flushed: u64::MAX,
+        known: Known::CLEAN,
         ..from_start()
     };
     let opened = try_open(&io, options(ASYNC), TestClock::new(), &from).unwrap();
@@ -255,7 +260,7 @@ fn a_clean_stop_needs_no_look_behind_the_end() {
     log_of(&io, 10);
     let from = RecoverFrom {
         offset: 0,
-        flushed: u64::MAX,
+        known: Known::CLEAN,
         crc: CrcCheck::Omit,
         tail: Tail::Zero,
     };
@@ -303,7 +308,8 @@ fn nothing_changes_when_it_cannot_be_kept_aside() {
     for calls in 0..9 {
         let opening = CommitLog::open(io.clone(), options(ASYNC), TestClock::new()).unwrap();
         let mut quarantine = Unwilling { calls };
-        let refused = opening.recover(&from_start(), &mut |_| Ok(()), &mut quarantine);
+        let mut visit = |_: &RecordView<'_>| -> Result<(), CallerError> { Ok(()) };
+        let refused = opening.recover(&from_start(), &mut visit, &mut quarantine);
         assert!(
             matches!(refused, Err(LogError::Quarantine { .. })),
             "{calls}"
@@ -315,7 +321,8 @@ fn nothing_changes_when_it_cannot_be_kept_aside() {
     // The same for a visitor that refuses a record.
     let opening = CommitLog::open(io.clone(), options(ASYNC), TestClock::new()).unwrap();
     let mut quarantine = DirQuarantine::new(io.clone(), "/store/quarantine");
-    let refused = opening.recover(&from_start(), &mut |_| Err("no".into()), &mut quarantine);
+    let mut visit = |_: &RecordView<'_>| -> Result<(), CallerError> { Err("no".into()) };
+    let refused = opening.recover(&from_start(), &mut visit, &mut quarantine);
     assert!(matches!(refused, Err(LogError::Visit { offset: 0, .. })));
     assert!(quarantine.kept().is_empty());
 }
