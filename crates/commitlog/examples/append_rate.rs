@@ -116,6 +116,7 @@ fn open(dir: &Path, flush: FlushMode) -> Outcome<(CommitLog, LogServices<OsIo>)>
     let opening = CommitLog::open(OsIo, options, Arc::new(SystemClock::new()))?;
     let from = RecoverFrom {
         offset: 0,
+        last_store_ms: 0,
         known: Known::NOTHING,
         crc: CrcCheck::Body,
         tail: Tail::Unknown,

@@ -27,15 +27,15 @@ pub enum LogError {
     /// The segments refused: a foreign or missing file, another segment size, an I/O error.
     #[error(transparent)]
     Segments(#[from] QueueError),
-    /// Recovery was told to start where no segment starts.
-    #[error("recovery cannot start at {offset}: segments start at {min} and each {segment_len}")]
+    /// Recovery was told to start outside of the log.
+    #[error("recovery cannot start at {offset}: the segments hold {min} to {end}")]
     RecoveryStart {
         /// Where it was told to start.
         offset: u64,
         /// Start of the oldest segment.
         min: u64,
-        /// Length of a segment.
-        segment_len: u64,
+        /// End of the newest one.
+        end: u64,
     },
     /// What recovery is about to cut off could not be kept aside; nothing was changed.
     #[error("{len} bytes at {offset} are to be cut off, and could not be kept aside first")]

@@ -12,6 +12,9 @@ pub struct Known {
     /// Everything below this offset was synced: `u64::MAX` after a clean stop, 0 when nothing is
     /// known. It is the end of a record or of a segment.
     pub flushed: u64,
+    /// Nothing below `flushed` was stored after this time, ms, if that is known. A later record there
+    /// tells that somebody cut the log and wrote on since: `flushed` ends before it.
+    pub flushed_last_ms: Option<i64>,
     /// Records stored before this time were synced, ms (RocketMQ: `physicMsgTimestamp` of the
     /// checkpoint); 0 when nothing is known.
     pub flushed_before_ms: i64,
@@ -26,6 +29,7 @@ impl Known {
     /// What a clean stop tells: everything was synced.
     pub const CLEAN: Self = Self {
         flushed: u64::MAX,
+        flushed_last_ms: None,
         flushed_before_ms: 0,
         is_power_kept: true,
         last_store_ms: None,
@@ -34,10 +38,22 @@ impl Known {
     /// Nothing: the log ends at the first bytes that are not its next record.
     pub const NOTHING: Self = Self {
         flushed: 0,
+        flushed_last_ms: None,
         flushed_before_ms: 0,
         is_power_kept: false,
         last_store_ms: None,
     };
+
+    /// Takes in a record: one that is newer than all that was synced was written over it.
+    pub(crate) fn see(&mut self, offset: u64, store_ms: i64) {
+        if offset < self.flushed
+            && self
+                .flushed_last_ms
+                .is_some_and(|last_ms| store_ms > last_ms)
+        {
+            self.flushed = offset;
+        }
+    }
 
     /// Whether a record found behind damage proves that the damage lies within the log.
     pub(crate) fn vouches_for(&self, offset: u64, store_ms: i64) -> bool {

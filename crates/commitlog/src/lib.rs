@@ -42,6 +42,7 @@
 //! let opening = CommitLog::open(OsIo, options, Arc::new(SystemClock::new()))?;
 //! let from = RecoverFrom {
 //!     offset: opening.recovery_start(0)?,
+//!     last_store_ms: 0,
 //!     known: Known::NOTHING,
 //!     crc: CrcCheck::Body,
 //!     tail: Tail::Unknown,

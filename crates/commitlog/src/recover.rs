@@ -55,9 +55,11 @@ pub struct Opening<I: Io> {
 /// How a log is recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoverFrom {
-    /// Where to start: the base offset of a segment. Records before it are trusted and not
-    /// visited.
+    /// Where to start: the base offset of a segment, or a place that is known to be the end of a
+    /// record. Records before it are trusted and not visited.
     pub offset: u64,
+    /// Store time of the record before it, ms; 0 when it is not known.
+    pub last_store_ms: i64,
     /// What is known of the bytes before they are read.
     pub known: Known,
     /// Which CRCs are checked.
@@ -229,6 +231,7 @@ impl<I: Io> Opening<I> {
             Err(LogError::Quarantine { source, .. }) if is_full(&source) => {
                 quarantine.abandon();
                 self.writer.limit_to(end)?;
+                self.sync(from, end)?;
                 report.read_only = Some(source.to_string());
             }
             Err(error) => {
@@ -264,15 +267,38 @@ impl<I: Io> Opening<I> {
         self.set_end(from, end, is_tail_zero)
     }
 
+    /// Whether the record at `offset` is whole and has this length, body CRC and store time (ms):
+    /// a way to recognise a log.
+    ///
+    /// # Errors
+    ///
+    /// The segment cannot be read.
+    pub fn has_record(
+        &self,
+        offset: u64,
+        len: u32,
+        body_crc: u32,
+        store_ms: i64,
+    ) -> Result<bool, LogError> {
+        let end = offset.checked_add(u64::from(len));
+        if offset < self.queue.min_offset() || end.is_none_or(|end| end > self.queue.published()) {
+            return Ok(false);
+        }
+        let mut scanner = Scanner::new(&self.queue, CrcCheck::Body);
+        Ok(match scanner.look_at(offset)? {
+            Found::Record(view) => {
+                view.total_size() == len as usize
+                    && view.body_crc() == body_crc
+                    && view.store_timestamp_ms() == store_ms
+            }
+            _ => false,
+        })
+    }
+
     fn check_start(&self, offset: u64) -> Result<(), LogError> {
         let (min, end) = (self.queue.min_offset(), self.queue.published());
-        let segment_len = self.queue.segment_len();
-        if offset < min || offset > end || !offset.is_multiple_of(segment_len) {
-            return Err(LogError::RecoveryStart {
-                offset,
-                min,
-                segment_len,
-            });
+        if offset < min || offset > end {
+            return Err(LogError::RecoveryStart { offset, min, end });
         }
         Ok(())
     }
@@ -289,6 +315,10 @@ impl<I: Io> Opening<I> {
         } else {
             self.writer.truncate(end)?;
         }
+        self.sync(from, end)
+    }
+
+    fn sync(&mut self, from: &RecoverFrom, end: u64) -> Result<(), LogError> {
         // A process that was killed leaves bytes in the page cache that no sync has covered.
         self.writer
             .mark_unflushed(from.known.flushed.clamp(from.offset, end));
@@ -311,6 +341,7 @@ struct Scan<'a, I: Io> {
     queue: &'a SegmentQueue<I>,
     scanner: Scanner<'a, I>,
     from: &'a RecoverFrom,
+    known: Known,
     /// The end of the last record so far.
     end: u64,
     /// Why it ended before the end of the files.
@@ -345,9 +376,10 @@ impl<'a, I: Io> Scan<'a, I> {
             queue,
             scanner,
             from,
+            known: from.known,
             end: from.offset,
             stop: None,
-            last_store_ms: 0,
+            last_store_ms: from.last_store_ms,
             queues: QueueOffsets::default(),
             report,
         }
@@ -358,7 +390,8 @@ impl<'a, I: Io> Scan<'a, I> {
         let mut offset = self.from.offset;
         let mut told = offset;
         while offset < files_end {
-            self.report.files += u64::from(offset.is_multiple_of(segment_len));
+            let is_new_file = offset == self.from.offset || offset.is_multiple_of(segment_len);
+            self.report.files += u64::from(is_new_file);
             if offset - told >= PROGRESS_STRIDE {
                 told = offset;
                 visitor.progress(offset);
@@ -394,13 +427,14 @@ impl<'a, I: Io> Scan<'a, I> {
 
     /// Looks at `offset`, and shows the record there, if there is one.
     fn step(&mut self, offset: u64, visitor: &mut dyn Visitor) -> Result<Step, LogError> {
-        let known = &self.from.known;
         let view = match self.scanner.look_at(offset)? {
             Found::Record(view) => view,
             Found::SegmentEnd => return Ok(Step::SegmentEnd),
             Found::Invalid(invalid) => return Ok(Step::Invalid(invalid)),
         };
         let store_ms = view.store_timestamp_ms();
+        self.known.see(offset, store_ms);
+        let known = &self.known;
         if offset >= known.flushed
             && let Some(offset) = unwritten_sector(&view, offset)
         {
@@ -423,7 +457,7 @@ impl<'a, I: Io> Scan<'a, I> {
 
     /// Where the log goes on behind the damage at `offset`, if what is known tells that it does.
     fn behind(&mut self, offset: u64) -> Result<Option<Resume>, LogError> {
-        let (known, files_end) = (&self.from.known, self.queue.published());
+        let (known, files_end) = (&self.known, self.queue.published());
         if offset >= known.flushed && !known.is_power_kept && known.flushed_before_ms == 0 {
             return Ok(None);
         }
@@ -456,7 +490,7 @@ impl<'a, I: Io> Scan<'a, I> {
 
     /// The end of what is known to be synced: the log reached there, whatever is left of it.
     fn known_end(&self, offset: u64) -> Option<Resume> {
-        let flushed = self.from.known.flushed;
+        let flushed = self.known.flushed;
         let is_there = flushed <= self.queue.published()
             && offset
                 .checked_add(FILLER_LEN_MIN)

@@ -46,6 +46,7 @@ pub use segment_queue;
 mod entry;
 mod error;
 mod hot;
+mod locate;
 mod options;
 mod queue;
 mod read;

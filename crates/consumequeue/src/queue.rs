@@ -155,6 +155,11 @@ impl<I: Io> ConsumeQueue<I> {
         u64::try_from(self.max_physical_end.load(Ordering::Acquire)).ok()
     }
 
+    /// Index of the first place in the first file.
+    pub(crate) fn base_index(&self) -> i64 {
+        self.base_index.load(Ordering::Acquire)
+    }
+
     /// Entries below this index are durable.
     pub fn flushed_index(&self) -> i64 {
         self.flushed_index.load(Ordering::Acquire)

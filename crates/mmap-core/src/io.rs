@@ -112,6 +112,10 @@ pub trait Io: Clone + Debug + Send + Sync + 'static {
     /// `NotFound` when `path` does not exist.
     fn space(&self, path: &Path) -> Result<Space, IoError>;
 
+    /// What names this run of the machine: as long as it stays the same, the machine has not lost
+    /// power. `None` where the system does not say.
+    fn boot_id(&self) -> Option<String>;
+
     /// Reads a small file whole.
     ///
     /// # Errors

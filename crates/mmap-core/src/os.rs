@@ -30,6 +30,9 @@ pub struct OsFile {
     path: Arc<Path>,
 }
 
+/// Where Linux names this run of itself (`random(4)`).
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
 impl Io for OsIo {
     type File = OsFile;
     type Map = OsMap;
@@ -180,6 +183,15 @@ impl Io for OsIo {
 
     fn lock(&self, path: &Path) -> Result<OsLock, LockError> {
         OsLock::take(path)
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let mut id = [0; 64];
+        let file = self.open(Path::new(BOOT_ID_PATH), Access::ReadOnly).ok()?;
+        // Files of /proc say that they are empty: their length is known by reading them.
+        let len = file.read_at(&mut id, 0).ok()?;
+        let id = std::str::from_utf8(id.get(..len)?).ok()?.trim();
+        (!id.is_empty()).then(|| id.to_owned())
     }
 
     fn space(&self, path: &Path) -> Result<Space, IoError> {

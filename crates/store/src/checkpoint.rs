@@ -47,6 +47,11 @@ impl CheckpointTimes {
     pub fn recovery_start_ms(&self) -> i64 {
         (self.physic_ms.min(self.logics_ms) - MARGIN_MS).max(0)
     }
+
+    /// What was stored before this time is in the log on disk, ms; 0 when nothing is known.
+    pub fn flushed_before_ms(&self) -> i64 {
+        (self.physic_ms - MARGIN_MS).max(0)
+    }
 }
 
 /// The mapped checkpoint file.

@@ -53,11 +53,13 @@ pub(crate) struct Dispatcher<I: Io> {
     next_offset: AtomicU64,
     /// Store time of the last dispatched record. Written before `next_offset`.
     last_store_ms: AtomicI64,
+    /// Where the last dispatched record lies; `u64::MAX` before the first. As above.
+    last_record: AtomicU64,
 }
 
 /// What became of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Dispatched {
+pub(crate) struct Dispatched {
     queue: Option<PutOutcome>,
     tags_code: i64,
 }
@@ -77,6 +79,7 @@ impl<I: Io> Dispatcher<I> {
             listener: OnceLock::new(),
             next_offset: AtomicU64::new(0),
             last_store_ms: AtomicI64::new(0),
+            last_record: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -93,6 +96,11 @@ impl<I: Io> Dispatcher<I> {
     /// Store time of the last record that has its entries, ms; 0 before the first.
     pub(crate) fn last_store_ms(&self) -> i64 {
         self.last_store_ms.load(Ordering::Relaxed)
+    }
+
+    /// Where the last dispatched record lies, recovered ones included.
+    pub(crate) fn last_record(&self) -> Option<u64> {
+        Some(self.last_record.load(Ordering::Relaxed)).filter(|offset| *offset != u64::MAX)
     }
 
     /// Sets who is told of new messages; the first one set stays.
@@ -117,7 +125,8 @@ impl<I: Io> Dispatcher<I> {
         while !rest.is_empty() && offset - start < STEP_LEN_MAX {
             match RecordView::parse(rest) {
                 Ok(Parsed::Record(view)) => {
-                    let dispatched = self.dispatch(&view)?;
+                    let dispatched = self.dispatch_or_fill(&view)?;
+                    self.last_record.store(offset, Ordering::Relaxed);
                     offset += view.total_size() as u64;
                     rest = rest.get(view.total_size()..).unwrap_or_default();
                     self.last_store_ms
@@ -143,17 +152,50 @@ impl<I: Io> Dispatcher<I> {
     }
 
     /// Dispatches one record during recovery. Its queue's entries may have a gap before it, which
-    /// is told apart so that the queue can be rebuilt.
+    /// is told apart so that the queue can be rebuilt; the index has its keys all the same.
     pub(crate) fn recover(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
         let fields = view.dispatch_fields();
-        match self.put_to_queue(view, self.tags_code(view, &fields)) {
-            Err(DispatchError::Gap { .. }) if sabotage::is_planted(Lie::GapNotRebuilt) => {}
-            outcome => drop(outcome?),
+        let gap = match self.put_to_queue(view, self.tags_code(view, &fields)) {
+            Err(DispatchError::Gap { .. }) if sabotage::is_planted(Lie::GapNotRebuilt) => None,
+            Err(gap @ DispatchError::Gap { .. }) => Some(gap),
+            outcome => outcome.map(|_| None)?,
+        };
+        if !sabotage::is_planted(Lie::IndexNotRebuilt) {
+            self.put_to_index(view, &fields)?;
         }
-        if sabotage::is_planted(Lie::IndexNotRebuilt) {
-            return Ok(());
+        self.last_store_ms
+            .store(view.store_timestamp_ms(), Ordering::Relaxed);
+        let offset = view.physical_offset().cast_unsigned();
+        self.last_record.store(offset, Ordering::Relaxed);
+        gap.map_or(Ok(()), Err)
+    }
+
+    /// Dispatches a record whose predecessors in its queue the log has lost: their places are
+    /// filled.
+    pub(crate) fn dispatch_behind_gap(
+        &self,
+        view: &RecordView<'_>,
+    ) -> Result<Dispatched, DispatchError> {
+        let fields = view.dispatch_fields();
+        let tags_code = self.tags_code(view, &fields);
+        self.rebuild_queue_entry(view)?;
+        self.put_to_index(view, &fields)?;
+        Ok(Dispatched {
+            queue: Some(PutOutcome::Appended),
+            tags_code,
+        })
+    }
+
+    /// Dispatches a new record. Its queue offset may leave out those of messages that recovery
+    /// found lost at the end of the queue.
+    fn dispatch_or_fill(&self, view: &RecordView<'_>) -> Result<Dispatched, DispatchError> {
+        match self.dispatch(view) {
+            Err(error @ DispatchError::Gap { .. }) => {
+                tracing::warn!(%error, "queue offsets without a message are passed over");
+                self.dispatch_behind_gap(view)
+            }
+            outcome => outcome,
         }
-        self.put_to_index(view, &fields)
     }
 
     /// Puts a record into its consume queue again, and nowhere else. Entries of messages that the

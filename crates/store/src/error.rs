@@ -25,6 +25,9 @@ pub enum OpenError {
     /// The index.
     #[error("index: {0}")]
     Index(#[from] IndexError),
+    /// The log is damaged, and [`RecoveryPolicy::Refuse`](crate::RecoveryPolicy) was asked for.
+    #[error("commit log: {0}")]
+    Damage(String),
     /// Another file of the store.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -132,6 +135,17 @@ pub enum DispatchError {
         /// Why.
         source: message::RecordError,
     },
+}
+
+impl DispatchError {
+    /// Whether there was no space: the same call works once there is some.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Queue(error) => error.is_full(),
+            Self::Index(error) => error.is_full(),
+            Self::Gap { .. } | Self::Record { .. } => false,
+        }
+    }
 }
 
 /// A store was not closed cleanly: the `abort` file stays, the next opening recovers.

@@ -1,18 +1,15 @@
 //! Opening a directory: lock, look for the `abort` file, load, recover, report.
 //!
 //! Nothing is changed before the lock is held, and the log is not cut before what is cut off is
-//! kept aside under `foliomq/quarantine/`. Recovery reads the log from the last segment that the
-//! checkpoint, the queues and the index all vouch for; each record is dispatched again, which
-//! does nothing where its entries exist.
+//! kept aside under `foliomq/quarantine/`. Recovery reads the log from the place that the
+//! checkpoint, our own state, the queues and the index all vouch for; each record is dispatched
+//! again, which does nothing where its entries exist.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use commitlog::{
-    Clock, CommitLog, CrcCheck, DirQuarantine, Opening, RecoverFrom, RecoveryReport, Tail,
+    CallerError, Clock, CommitLog, CrcCheck, DirQuarantine, Known, LogError, Opening, RecoverFrom,
+    Tail, Visitor,
 };
 use consumequeue::{ConsumeQueueOptions, ConsumeQueueSet};
 use indexfile::IndexService;
@@ -24,61 +21,11 @@ use crate::dispatch::Dispatcher;
 use crate::error::{DispatchError, OpenError};
 use crate::options::StoreOptions;
 use crate::ownership::{LastExit, Ownership};
+use crate::progress::{Progress, Step};
 use crate::queues::Queues;
-
-/// What opening a store found and did.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct OpenReport {
-    /// How the directory was left.
-    pub last_exit: LastExit,
-    /// The scan of the log.
-    pub log: RecoveryReport,
-    /// Where what was cut off the log is kept.
-    pub quarantined: Vec<PathBuf>,
-    /// Consume queues that were there.
-    pub queue_count: usize,
-    /// Queues whose entries had a gap and were built again from the whole log.
-    pub rebuilt_queue_count: usize,
-    /// Index files that were there.
-    pub index_file_count: usize,
-    /// Index files that were checked because of the crash.
-    pub suspect_index_file_count: usize,
-    /// From the lock to the store being ready.
-    pub elapsed: Duration,
-}
-
-impl fmt::Display for OpenReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exit = match self.last_exit {
-            LastExit::Clean => "closed",
-            LastExit::Unclean => "not closed",
-        };
-        write!(
-            f,
-            "the store was {exit}; {} records in {} bytes of {} files read, the log ends at {}, \
-             {} queues, {} index files, {:.1} ms",
-            self.log.records,
-            self.log.bytes_scanned,
-            self.log.files,
-            self.log.end,
-            self.queue_count,
-            self.index_file_count,
-            self.elapsed.as_secs_f64() * 1e3,
-        )?;
-        if let Some(cut) = &self.log.cut {
-            write!(
-                f,
-                "; {} bytes at {} cut off ({})",
-                cut.len, cut.offset, cut.reason
-            )?;
-        }
-        if self.rebuilt_queue_count > 0 {
-            write!(f, "; {} queues rebuilt", self.rebuilt_queue_count)?;
-        }
-        Ok(())
-    }
-}
+use crate::redispatch::{QueueKey, Redispatch, RefusedDamage};
+use crate::report::{OpenReport, Phase};
+use crate::state::{State, StateFile};
 
 /// A store that is open, without its services.
 #[derive(Debug)]
@@ -87,51 +34,83 @@ pub(crate) struct Opened<I: Io> {
     pub(crate) checkpoint: Checkpoint<I>,
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
+    /// `None` when it cannot be written; nothing depends on it.
+    pub(crate) state: Option<StateFile<I>>,
     pub(crate) report: OpenReport,
+}
+
+/// What the files say before the log is read.
+struct Found {
+    last_exit: LastExit,
+    times: CheckpointTimes,
+    /// What we remember, if the log is still the one that it was about.
+    state: Option<State>,
+    is_power_kept: bool,
 }
 
 pub(crate) fn open<I: Io>(
     io: &I,
     options: &StoreOptions,
     clock: &Arc<dyn Clock>,
+    progress: &dyn Progress,
 ) -> Result<Opened<I>, OpenError> {
     let begun = clock.monotonic();
     let ownership = Ownership::take(io, &options.root).map_err(OpenError::Lock)?;
-    let last_exit = ownership.last_exit();
-    let times = Checkpoint::read(io, &options.root)?;
+    let mut phases = Vec::new();
     let opening = CommitLog::open(io.clone(), options.commit_log(), Arc::clone(clock))?;
-    let derived = Derived::open(io, options, last_exit, times)?;
-    let (queue_count, index_file_count, suspect_index_file_count) = (
-        derived.queue_count,
-        derived.index_file_count,
-        derived.suspect_index_file_count,
-    );
-    let from = recover_from(&opening, &derived, last_exit, times)?;
-    let dispatcher = derived.dispatcher;
-
-    let mut gaps = BTreeSet::new();
-    let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
-    let mut visit = |view: &RecordView<'_>| match dispatcher.recover(view) {
-        Err(DispatchError::Gap {
-            topic, queue_id, ..
-        }) => {
-            gaps.insert((topic, queue_id));
-            Ok(())
-        }
-        outcome => outcome.map_err(Into::into),
-    };
-    let (log, recovery) = opening.recover(&from, &mut visit, &mut quarantine)?;
-    settle(&log, &dispatcher, recovery.end, &gaps)?;
-    ownership.mark_open(io)?;
-    let checkpoint = Checkpoint::open(io, &options.root)?;
-    let report = OpenReport {
-        last_exit,
-        log: recovery,
-        quarantined: quarantine.kept().to_vec(),
+    let found = Found::read(io, options, ownership.last_exit(), &opening)?;
+    let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
+    let damaged_segments: Vec<_> = damaged_segments.collect();
+    let derived = Derived::open(io, options, &found, clock, &mut phases)?;
+    let from = derived.recover_from(&opening, &found)?;
+    let Derived {
+        dispatcher,
         queue_count,
-        rebuilt_queue_count: gaps.len(),
         index_file_count,
         suspect_index_file_count,
+        ..
+    } = derived;
+
+    let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
+    let range = (from.offset, opening.segments().published());
+    let mut redispatch = Redispatch::new(&dispatcher, options.recovery, progress, range);
+    let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
+    let (log, recovery) = recovered.map_err(refusal)?;
+    phases.push(Phase::of_log(&recovery));
+    let mut settling = Settling {
+        log: &log,
+        dispatcher: &dispatcher,
+        progress,
+        rebuilt: 0,
+    };
+    let settle_begun = clock.monotonic();
+    settling.settle(recovery.end, &redispatch)?;
+    phases.push(Phase {
+        files: redispatch.gaps.len() as u64,
+        rebuilt: settling.rebuilt,
+        elapsed: clock.monotonic().saturating_sub(settle_begun),
+        ..Phase::named("settle")
+    });
+    let is_read_only = recovery.read_only.is_some();
+    if let Err(error) = ownership.mark_open(io)
+        && !(is_read_only && error.is_full())
+    {
+        return Err(error.into());
+    }
+    let checkpoint = Checkpoint::open(io, &options.root)?;
+    let report = OpenReport {
+        last_exit: found.last_exit,
+        is_power_kept: found.is_power_kept,
+        log: recovery,
+        damaged_segments,
+        missing: redispatch.missing,
+        quarantined: quarantine.kept().to_vec(),
+        queue_count,
+        rebuilt_queue_count: redispatch.gaps.len(),
+        index_file_count,
+        suspect_index_file_count,
+        undispatched_from: redispatch.undispatched_from,
+        phases,
         elapsed: clock.monotonic().saturating_sub(begun),
     };
     Ok(Opened {
@@ -139,8 +118,101 @@ pub(crate) fn open<I: Io>(
         checkpoint,
         log,
         dispatcher,
+        // What is only read is not known to be whole.
+        state: if is_read_only {
+            None
+        } else {
+            open_state(io, options)
+        },
         report,
     })
+}
+
+/// Opens the file of our own state. Without it the next recovery reads more.
+fn open_state<I: Io>(io: &I, options: &StoreOptions) -> Option<StateFile<I>> {
+    let opened = StateFile::open(io, &options.own_dir());
+    let warn = |error: &IoError| tracing::warn!(%error, "the store's own state is not kept");
+    opened.inspect_err(warn).ok()
+}
+
+/// Damage that the policy refuses is an error of its own.
+fn refusal(error: LogError) -> OpenError {
+    match error {
+        LogError::Visit { offset, source } => match source.downcast::<RefusedDamage>() {
+            Ok(refused) => OpenError::Damage(refused.to_string()),
+            Err(source) => LogError::Visit { offset, source }.into(),
+        },
+        error => error.into(),
+    }
+}
+
+impl Found {
+    fn read<I: Io>(
+        io: &I,
+        options: &StoreOptions,
+        last_exit: LastExit,
+        opening: &Opening<I>,
+    ) -> Result<Self, OpenError> {
+        let times = Checkpoint::read(io, &options.root)?;
+        let state = match StateFile::read(io, &options.own_dir()) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(%error, "the store's own state is not used");
+                None
+            }
+        };
+        let boot_id = io.boot_id().unwrap_or_default();
+        let is_power_kept = state
+            .as_ref()
+            .is_some_and(|state| !boot_id.is_empty() && state.boot_id == boot_id);
+        Ok(Self {
+            last_exit,
+            times,
+            is_power_kept,
+            state: match state {
+                Some(state) if is_about(&state, opening)? => Some(state),
+                _ => None,
+            },
+        })
+    }
+
+    /// What is known of the log before it is read.
+    fn known<I: Io>(&self, opening: &Opening<I>) -> Result<Known, OpenError> {
+        let physic_ms = self.times.physic_ms;
+        if self.last_exit == LastExit::Clean {
+            return Ok(Known {
+                last_store_ms: (physic_ms > 0).then_some(physic_ms),
+                ..Known::CLEAN
+            });
+        }
+        let synced_base = opening.recovery_start(self.times.recovery_start_ms())?;
+        let remembered = self.state.as_ref();
+        let remembered = remembered.filter(|state| state.flushed > synced_base);
+        Ok(Known {
+            flushed: remembered.map_or(synced_base, |state| state.flushed),
+            flushed_last_ms: remembered.and_then(|state| Some(state.anchor?.store_ms)),
+            flushed_before_ms: self.times.flushed_before_ms(),
+            is_power_kept: self.is_power_kept,
+            last_store_ms: None,
+        })
+    }
+}
+
+/// Whether the log is the one that the state tells of: its anchor stands where it stood.
+fn is_about<I: Io>(state: &State, opening: &Opening<I>) -> Result<bool, OpenError> {
+    let segments = opening.segments();
+    let Some(anchor) = state.anchor else {
+        return Ok(false);
+    };
+    let held = segments.min_offset()..=segments.published();
+    if state.segment_len != segments.segment_len()
+        || !held.contains(&anchor.offset)
+        || !held.contains(&state.flushed.max(state.derived))
+        || anchor.end() > state.flushed.min(state.derived)
+    {
+        return Ok(false);
+    }
+    Ok(opening.has_record(anchor.offset, anchor.len, anchor.body_crc, anchor.store_ms)?)
 }
 
 /// The derived files, loaded.
@@ -157,9 +229,11 @@ impl<I: Io> Derived<I> {
     fn open(
         io: &I,
         options: &StoreOptions,
-        last_exit: LastExit,
-        times: CheckpointTimes,
+        found: &Found,
+        clock: &Arc<dyn Clock>,
+        phases: &mut Vec<Phase>,
     ) -> Result<Self, OpenError> {
+        let (last_exit, begun) = (found.last_exit, clock.monotonic());
         let queue_options = ConsumeQueueOptions::with_file_len(options.queue_file_len);
         let queue_policy = match last_exit {
             LastExit::Clean => consumequeue::OpenPolicy::Clean,
@@ -171,10 +245,16 @@ impl<I: Io> Derived<I> {
             queue_options,
             queue_policy,
         )?;
+        phases.push(Phase {
+            files: queue_report.queue_count as u64,
+            elapsed: clock.monotonic().saturating_sub(begun),
+            ..Phase::named("consume queues")
+        });
+        let begun = clock.monotonic();
         let index_policy = match last_exit {
             LastExit::Clean => indexfile::OpenPolicy::Clean,
             LastExit::Unclean => indexfile::OpenPolicy::Unclean {
-                checkpoint_timestamp_ms: times.index_ms,
+                checkpoint_timestamp_ms: found.times.index_ms,
             },
         };
         let (index, index_report) = match &options.index {
@@ -190,6 +270,11 @@ impl<I: Io> Derived<I> {
             }
             None => (None, indexfile::OpenReport::default()),
         };
+        phases.push(Phase {
+            files: index_report.file_count as u64,
+            elapsed: clock.monotonic().saturating_sub(begun),
+            ..Phase::named("index")
+        });
         let delays = &options.delay_levels;
         let level_delays_ms = (1..=delays.max())
             .map(|level| delays.due_ms(level, 0).unwrap_or_default())
@@ -204,97 +289,177 @@ impl<I: Io> Derived<I> {
             index_resume_offset: index_report.resume_offset,
         })
     }
+
+    /// Where the log is read from: everything before is synced and has its entries.
+    fn recover_from(&self, opening: &Opening<I>, found: &Found) -> Result<RecoverFrom, OpenError> {
+        let segments = opening.segments();
+        let (min, end) = (segments.min_offset(), segments.published());
+        let base_of = |offset: u64| {
+            let inside = offset.clamp(min, end.saturating_sub(1).max(min));
+            inside - inside % segments.segment_len()
+        };
+        let known = found.known(opening)?;
+        let queues_end = self.dispatcher.queues.set().max_physical_end().unwrap_or(0);
+        let index_end = self.index_end();
+        let remembered = found.state.as_ref().and_then(|state| {
+            let anchor = state.anchor?;
+            let has_entries = queues_end >= anchor.end() && index_end >= state.index_end;
+            has_entries.then_some((state.flushed.min(state.derived), anchor.store_ms))
+        });
+        let (mut offset, mut last_store_ms) = match (remembered, found.last_exit) {
+            (Some(place), _) => place,
+            (None, LastExit::Clean) => (base_of(queues_end), 0),
+            (None, LastExit::Unclean) => {
+                let synced_base = opening.recovery_start(found.times.recovery_start_ms())?;
+                (base_of(queues_end).min(synced_base), 0)
+            }
+        };
+        let indexed_to = self.index_resume_offset.unwrap_or(u64::MAX);
+        let damaged = opening.damaged().first().map(|damage| damage.base);
+        // Before the first of these nothing is to be done; a segment's start is a record's.
+        for needed in [indexed_to, damaged.unwrap_or(u64::MAX)] {
+            if needed < offset {
+                (offset, last_store_ms) = (base_of(needed), 0);
+            }
+        }
+        Ok(RecoverFrom {
+            offset,
+            last_store_ms,
+            known,
+            crc: CrcCheck::Body,
+            tail: Tail::Unknown,
+        })
+    }
+
+    /// Where the index ends; 0 for an empty one.
+    fn index_end(&self) -> u64 {
+        let index = self.dispatcher.index.as_ref();
+        index
+            .and_then(IndexService::end_physical_offset)
+            .unwrap_or(0)
+    }
 }
 
 /// Index candidates of one query that are compared with the key itself.
 const CANDIDATES_MAX: usize = 4096;
 
-/// The segment from which the log is read: everything before it is synced and has its entries.
-fn recover_from<I: Io>(
-    opening: &Opening<I>,
-    derived: &Derived<I>,
-    last_exit: LastExit,
-    times: CheckpointTimes,
-) -> Result<RecoverFrom, OpenError> {
-    let segments = opening.segments();
-    let (min, end) = (segments.min_offset(), segments.published());
-    let base_of = |offset: u64| {
-        let inside = offset.clamp(min, end.saturating_sub(1).max(min));
-        inside - inside % segments.segment_len()
-    };
-    let dispatched_end = derived
-        .dispatcher
-        .queues
-        .set()
-        .max_physical_end()
-        .unwrap_or(0);
-    let dispatched_base = base_of(dispatched_end);
-    let (offset, flushed) = match last_exit {
-        LastExit::Clean => (dispatched_base, u64::MAX),
-        LastExit::Unclean => {
-            let synced_base = opening.recovery_start(times.recovery_start_ms())?;
-            let indexed_base = base_of(derived.index_resume_offset.unwrap_or(u64::MAX));
-            (
-                dispatched_base.min(synced_base).min(indexed_base),
-                synced_base,
-            )
-        }
-    };
-    Ok(RecoverFrom {
-        offset,
-        flushed,
-        crc: CrcCheck::Body,
-        tail: Tail::Unknown,
-    })
-}
-
 /// Brings the derived files in line with the log as recovered.
-fn settle<I: Io>(
-    log: &CommitLog<I>,
-    dispatcher: &Dispatcher<I>,
-    end: u64,
-    gaps: &BTreeSet<(String, i32)>,
-) -> Result<(), OpenError> {
-    let set = dispatcher.queues.set();
-    set.recover(log.min_offset(), end)?;
-    if let Some(index) = &dispatcher.index
-        && index.end_physical_offset().is_some_and(|last| last >= end)
-    {
-        let resume = index.truncate(end)?;
-        walk(log, resume.max(log.min_offset()), |view| {
-            dispatcher.rebuild_index_entry(view)
-        })?;
-    }
-    if !gaps.is_empty() {
-        for (topic, queue_id) in gaps {
-            dispatcher
-                .queues
-                .find_or_create(topic, *queue_id)?
-                .entries
-                .truncate(0)?;
-        }
-        walk(log, log.min_offset(), |view| {
-            let queue = (view.topic().to_owned(), view.queue_id());
-            if gaps.contains(&queue) {
-                dispatcher.rebuild_queue_entry(view)
-            } else {
-                Ok(())
-            }
-        })?;
-    }
-    dispatcher.queues.reset_cursors();
-    dispatcher.start_at(end);
-    Ok(())
+struct Settling<'a, I: Io> {
+    log: &'a CommitLog<I>,
+    dispatcher: &'a Dispatcher<I>,
+    progress: &'a dyn Progress,
+    /// Records whose entries were built again.
+    rebuilt: u64,
 }
 
-/// Shows each record from `from`, the start of a record, to the end of the log.
-fn walk<I: Io>(
-    log: &CommitLog<I>,
-    from: u64,
-    mut visit: impl FnMut(&RecordView<'_>) -> Result<(), DispatchError>,
-) -> Result<(), OpenError> {
-    log.walk(from, &mut |view| visit(view).map_err(Into::into))?;
-    Ok(())
+impl<I: Io> Settling<'_, I> {
+    fn settle(&mut self, end: u64, found: &Redispatch<'_, I>) -> Result<(), OpenError> {
+        let queues = &self.dispatcher.queues;
+        queues.set().recover(self.log.min_offset(), end)?;
+        self.rebuild_index(end, found.first_hole)?;
+        if !found.gaps.is_empty() {
+            for (topic, queue_id) in &found.gaps {
+                let queue = queues.find_or_create(topic, *queue_id)?;
+                queue.entries.truncate(0)?;
+            }
+            self.rebuild_queues(|key| found.gaps.contains(key))?;
+        }
+        queues.reset_cursors();
+        for ((topic, queue_id), next_offset) in &found.next_offsets {
+            let queue = queues.find_or_create(topic, *queue_id)?;
+            queue.cursor.reset(*next_offset);
+        }
+        for missing in &found.missing {
+            // A queue offset that was taken once is not given to another message.
+            let queue = queues.find_or_create(&missing.topic, missing.queue_id)?;
+            let next = missing.first + missing.count;
+            if queue.cursor.next() < next {
+                queue.cursor.reset(next);
+            }
+        }
+        self.dispatcher
+            .start_at(found.undispatched_from.unwrap_or(end));
+        Ok(())
+    }
+
+    /// Takes out of the index what points behind the log's end or into a hole: from there on it is
+    /// built again.
+    fn rebuild_index(&mut self, end: u64, first_hole: Option<u64>) -> Result<(), OpenError> {
+        let Some(index) = &self.dispatcher.index else {
+            return Ok(());
+        };
+        let valid_end = first_hole.unwrap_or(end);
+        if index
+            .end_physical_offset()
+            .is_none_or(|last| last < valid_end)
+        {
+            return Ok(());
+        }
+        let resume = index.truncate(valid_end)?;
+        let dispatcher = self.dispatcher;
+        self.walk("index", resume.max(self.log.min_offset()), |view| {
+            dispatcher.rebuild_index_entry(view).map(|()| true)
+        })
+    }
+
+    fn rebuild_queues(&mut self, is_gap: impl Fn(&QueueKey) -> bool) -> Result<(), OpenError> {
+        let dispatcher = self.dispatcher;
+        self.walk("consume queues", self.log.min_offset(), |view| {
+            let is_wanted = is_gap(&(view.topic().to_owned(), view.queue_id()));
+            if is_wanted {
+                dispatcher.rebuild_queue_entry(view)?;
+            }
+            Ok(is_wanted)
+        })
+    }
+
+    /// Shows each record from `from`, the start of a record, to the end of the log; `visit` says
+    /// whether it has built something.
+    fn walk(
+        &mut self,
+        phase: &'static str,
+        from: u64,
+        visit: impl FnMut(&RecordView<'_>) -> Result<bool, DispatchError>,
+    ) -> Result<(), OpenError> {
+        let mut walk = Walk {
+            visit,
+            rebuilt: 0,
+            progress: self.progress,
+            phase,
+            range: (from, self.log.visible()),
+        };
+        self.log.walk(from, &mut walk)?;
+        self.rebuilt += walk.rebuilt;
+        Ok(())
+    }
+}
+
+/// The visitor of a walk that builds entries.
+struct Walk<'a, F> {
+    visit: F,
+    rebuilt: u64,
+    progress: &'a dyn Progress,
+    phase: &'static str,
+    range: (u64, u64),
+}
+
+impl<F> Visitor for Walk<'_, F>
+where
+    F: FnMut(&RecordView<'_>) -> Result<bool, DispatchError>,
+{
+    fn record(&mut self, view: &RecordView<'_>) -> Result<(), CallerError> {
+        self.rebuilt += u64::from((self.visit)(view)?);
+        Ok(())
+    }
+
+    fn progress(&mut self, offset: u64) {
+        let (from, end) = self.range;
+        self.progress.at(Step {
+            phase: self.phase,
+            done: offset.saturating_sub(from),
+            total: end.saturating_sub(from),
+        });
+    }
 }
 
 /// The names of the directories in `dir`, which need not exist.

@@ -40,6 +40,19 @@ pub struct StoreOptions {
     pub read: ReadLimits,
     /// How long messages are kept, and what a full disk does.
     pub clean: CleanOptions,
+    /// What opening does about damage in the middle of the log. Default:
+    /// [`RecoveryPolicy::Report`].
+    pub recovery: RecoveryPolicy,
+}
+
+/// What opening a store does about damage in the log that has good records behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecoveryPolicy {
+    /// The damage is kept aside and passed over; the report names it.
+    #[default]
+    Report,
+    /// The store is not opened, and the log stays as it is.
+    Refuse,
 }
 
 impl StoreOptions {
@@ -57,6 +70,7 @@ impl StoreOptions {
             delay_levels: DelayLevels::default(),
             read: ReadLimits::DEFAULT,
             clean: CleanOptions::DEFAULT,
+            recovery: RecoveryPolicy::default(),
         }
     }
 

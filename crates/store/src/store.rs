@@ -1,6 +1,6 @@
 //! The store: what embedders and the broker hold.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use commitlog::{Appended, AppendedBatch, Clock, CommitLog, SystemClock};
 use consumequeue::{Boundary, Entry};
@@ -14,12 +14,15 @@ use crate::dispatch::{ArrivalListener, Dispatcher};
 use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
 use crate::filter::Filter;
 use crate::get::{self, Get, GetLimits, GetStatus};
-use crate::open::{self, OpenReport, Opened};
+use crate::open::{self, Opened};
 use crate::options::StoreOptions;
 use crate::ownership::Ownership;
+use crate::progress::{NoProgress, Progress};
 use crate::query::{self, KeyAnswer, KeyQuery};
 use crate::queues::{QUEUE_ID_MAX, Queue};
+use crate::report::OpenReport;
 use crate::services::Services;
+use crate::state::StateFile;
 
 /// A message store in a directory. See the [crate](crate)'s documentation.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct Core<I: Io> {
     ownership: Ownership<I>,
     /// What a sync of the log must reach for the checkpoint to move.
     mark: Mutex<Mark>,
+    /// What is remembered beside RocketMQ's files.
+    state: Mutex<Option<StateFile<I>>>,
 }
 
 /// A place in the log, and the store time of the record before it.
@@ -65,7 +70,19 @@ impl MessageStore<OsIo> {
     /// # Errors
     /// See [`OpenError`]: another owner, other sizes, foreign files, I/O.
     pub fn open(options: StoreOptions) -> Result<(Self, OpenReport), OpenError> {
-        let (store, report) = Self::open_with(OsIo, options, Arc::new(SystemClock::new()))?;
+        Self::open_showing(options, &NoProgress)
+    }
+
+    /// As [`open`](Self::open), and tells `progress` how far a long recovery has come.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_showing(
+        options: StoreOptions,
+        progress: &dyn Progress,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let clock = Arc::new(SystemClock::new());
+        let (store, report) = Self::recover(OsIo, options, clock, progress)?;
         store.start_services()?;
         Ok((store, report))
     }
@@ -82,13 +99,23 @@ impl<I: Io> MessageStore<I> {
         options: StoreOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, OpenReport), OpenError> {
+        Self::recover(io, options, clock, &NoProgress)
+    }
+
+    fn recover(
+        io: I,
+        options: StoreOptions,
+        clock: Arc<dyn Clock>,
+        progress: &dyn Progress,
+    ) -> Result<(Self, OpenReport), OpenError> {
         let Opened {
             ownership,
             checkpoint,
             log,
             dispatcher,
+            state,
             report,
-        } = open::open(&io, &options, &clock)?;
+        } = open::open(&io, &options, &clock, progress)?;
         let mark = Mutex::default();
         let core = Core {
             io,
@@ -98,7 +125,12 @@ impl<I: Io> MessageStore<I> {
             checkpoint,
             ownership,
             mark,
+            state: Mutex::new(state),
         };
+        // The machine's run, and that everything is synced up to here. The service tries again.
+        if let Err(error) = core.step_flush_derived() {
+            tracing::warn!(%error, "cannot sync queues, index or checkpoint");
+        }
         Ok((
             Self {
                 core: Arc::new(core),
@@ -418,6 +450,19 @@ impl<I: Io> Core<I> {
         }
         drop(mark);
         self.checkpoint.flush()?;
+        self.remember(now.offset);
         Ok(())
+    }
+
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    pub(crate) fn io(&self) -> &I {
+        &self.io
+    }
+
+    pub(crate) fn lock_state(&self) -> MutexGuard<'_, Option<StateFile<I>>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

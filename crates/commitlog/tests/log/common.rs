@@ -125,6 +125,7 @@ pub(crate) fn options(flush: FlushMode) -> CommitLogOptions {
 pub(crate) fn from_start() -> RecoverFrom {
     RecoverFrom {
         offset: 0,
+        last_store_ms: 0,
         known: Known::NOTHING,
         crc: CrcCheck::Body,
         tail: Tail::Unknown,

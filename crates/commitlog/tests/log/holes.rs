@@ -251,6 +251,24 @@ fn stale_records_behind_the_end_are_no_records() {
 }
 
 #[test]
+fn what_was_written_over_synced_records_is_not_taken_for_them() {
+    // Somebody has cut the log at the fifth record and written one: the rest is stale, and below
+    // what was known to be synced before.
+    let io = log();
+    let time = place(5) + STORE_TIMESTAMP_POSITION_V4 as u64;
+    damage(&io, time, &(START_MS + 1).to_be_bytes());
+    let known = |flushed_last_ms| Known {
+        flushed: place(COUNT - 1) + len(),
+        flushed_last_ms,
+        ..Known::NOTHING
+    };
+    assert_eq!(recover(&io, known(Some(START_MS))).report.end, place(6));
+    let io = log();
+    damage(&io, time, &(START_MS + 1).to_be_bytes());
+    assert_eq!(recover(&io, known(None)).records.len() as u64, COUNT);
+}
+
+#[test]
 fn a_queue_does_not_run_backwards() {
     let io = log();
     // The tenth message says that it is the fourth of its queue.

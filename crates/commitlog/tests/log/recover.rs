@@ -224,13 +224,13 @@ fn the_scan_starts_where_it_is_told_and_trusts_what_is_before() {
     drop(opened.log);
 
     let from = RecoverFrom {
-        offset: 100,
+        offset: 100 * SEGMENT_LEN,
         ..from_start()
     };
     let refused = try_open(&io, options(ASYNC), TestClock::new(), &from);
     assert!(matches!(
         refused.err(),
-        Some(LogError::RecoveryStart { offset: 100, .. })
+        Some(LogError::RecoveryStart { .. })
     ));
 }
 
@@ -260,6 +260,7 @@ fn a_clean_stop_needs_no_look_behind_the_end() {
     log_of(&io, 10);
     let from = RecoverFrom {
         offset: 0,
+        last_store_ms: 0,
         known: Known::CLEAN,
         crc: CrcCheck::Omit,
         tail: Tail::Zero,

@@ -102,6 +102,8 @@ struct Device {
     locked: BTreeSet<PathBuf>,
     /// A clock that advances with each operation.
     now_ms: u64,
+    /// How often the power was cut.
+    boot_count: u64,
 }
 
 impl SimIo {
@@ -112,10 +114,17 @@ impl SimIo {
             Namespace::default(),
             SpaceMeter::new(NO_LIMIT).into(),
             0,
+            0,
         )
     }
 
-    fn with(random: Random, names: Namespace, space: Arc<SpaceMeter>, now_ms: u64) -> Self {
+    fn with(
+        random: Random,
+        names: Namespace,
+        space: Arc<SpaceMeter>,
+        now_ms: u64,
+        boot_count: u64,
+    ) -> Self {
         let faults = Faults::default();
         let device = Device {
             random,
@@ -123,6 +132,7 @@ impl SimIo {
             names,
             locked: BTreeSet::new(),
             now_ms,
+            boot_count,
         };
         Self {
             device: Arc::new(Mutex::new(device)),
@@ -144,7 +154,8 @@ impl SimIo {
             |inode: &Arc<Inode>| Arc::new(inode.crash(style, &mut pages, Arc::clone(&space)));
         let names = device.names.crash(style, &mut names, survivor);
         let seed = device.random.next();
-        Self::with(Random::new(seed), names, space, device.now_ms)
+        let boot_count = device.boot_count + u64::from(style != CrashStyle::KillProcess);
+        Self::with(Random::new(seed), names, space, device.now_ms, boot_count)
     }
 
     /// Lets the kernel write some dirty pages and some changes of names by itself.
@@ -444,6 +455,10 @@ impl Io for SimIo {
             written.map_err(|source| IoError::new(OP, path, source))?;
         }
         Ok(lock)
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(format!("boot-{}", self.device().boot_count))
     }
 
     fn space(&self, path: &Path) -> Result<Space, IoError> {

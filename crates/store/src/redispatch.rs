@@ -1,0 +1,175 @@
+//! Recovery's look at the log: each record is dispatched again, which does nothing where its
+//! entries exist, and what points into a hole is taken back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use commitlog::{CallerError, Hole, Visitor};
+use message::RecordView;
+use mmap_core::Io;
+
+use crate::dispatch::Dispatcher;
+use crate::error::DispatchError;
+use crate::options::RecoveryPolicy;
+use crate::progress::{Progress, Step};
+use crate::report::Missing;
+
+/// A queue by topic and queue id.
+pub(crate) type QueueKey = (String, i32);
+
+/// Damage that the policy does not pass over.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: {len} bytes at offset {offset} of the log are damaged ({reason}), with good records \
+     behind them, and the recovery policy is to refuse; start with the policy `report` to go on \
+     without them",
+    path.display()
+)]
+pub(crate) struct RefusedDamage {
+    path: PathBuf,
+    offset: u64,
+    len: u64,
+    reason: String,
+}
+
+/// The visitor of a recovery.
+pub(crate) struct Redispatch<'a, I: Io> {
+    dispatcher: &'a Dispatcher<I>,
+    policy: RecoveryPolicy,
+    progress: &'a dyn Progress,
+    log_start: u64,
+    log_end: u64,
+    /// Queues that have to be built again from the whole log.
+    pub(crate) gaps: BTreeSet<QueueKey>,
+    /// What the holes have taken.
+    pub(crate) missing: Vec<Missing>,
+    /// The first hole.
+    pub(crate) first_hole: Option<u64>,
+    /// The first record that has no entries, because there was no space for them.
+    pub(crate) undispatched_from: Option<u64>,
+    /// The next queue offsets behind the records without entries.
+    pub(crate) next_offsets: BTreeMap<QueueKey, i64>,
+}
+
+impl<'a, I: Io> Redispatch<'a, I> {
+    /// For a log of which the bytes from `log_start` to `log_end` may be read.
+    pub(crate) fn new(
+        dispatcher: &'a Dispatcher<I>,
+        policy: RecoveryPolicy,
+        progress: &'a dyn Progress,
+        (log_start, log_end): (u64, u64),
+    ) -> Self {
+        Self {
+            dispatcher,
+            policy,
+            progress,
+            log_start,
+            log_end,
+            gaps: BTreeSet::new(),
+            missing: Vec::new(),
+            first_hole: None,
+            undispatched_from: None,
+            next_offsets: BTreeMap::new(),
+        }
+    }
+
+    /// A record whose predecessors in its queue have no entries: a hole has taken them, or the
+    /// queue has lost theirs.
+    fn gap(&mut self, view: &RecordView<'_>, max_index: i64) -> Result<(), DispatchError> {
+        let key = (view.topic().to_owned(), view.queue_id());
+        if self.first_hole.is_none() || self.gaps.contains(&key) {
+            self.gaps.insert(key);
+            return Ok(());
+        }
+        self.dispatcher.dispatch_behind_gap(view)?;
+        self.add_missing(key, max_index, view.queue_offset());
+        Ok(())
+    }
+
+    fn add_missing(&mut self, (topic, queue_id): QueueKey, first: i64, end: i64) {
+        self.missing.push(Missing {
+            topic,
+            queue_id,
+            first,
+            count: end - first,
+        });
+    }
+
+    /// A record that nothing is dispatched for until there is space.
+    fn leave(&mut self, view: &RecordView<'_>) {
+        if view.sys_flag().transaction().takes_queue_offset() {
+            let key = (view.topic().to_owned(), view.queue_id());
+            self.next_offsets.insert(key, view.queue_offset() + 1);
+        }
+    }
+
+    /// Takes the entries of messages in the hole out of every queue, and those behind, which the
+    /// records behind the hole bring back.
+    fn empty_queues(&mut self, hole: &Hole) -> Result<(), DispatchError> {
+        for named in self.dispatcher.queues.set().queues() {
+            let inside = named.queue.indexes_within(hole.offset, hole.end())?;
+            named.queue.truncate(hole.offset)?;
+            if !inside.is_empty() {
+                let key = (named.topic.as_ref().to_owned(), named.queue_id);
+                self.add_missing(key, inside.start, inside.end);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<I: Io> Visitor for Redispatch<'_, I> {
+    fn record(&mut self, view: &RecordView<'_>) -> Result<(), CallerError> {
+        if self.undispatched_from.is_some() {
+            self.leave(view);
+            return Ok(());
+        }
+        let outcome = match self.dispatcher.recover(view) {
+            Err(DispatchError::Gap { max_index, .. }) => self.gap(view, max_index),
+            outcome => outcome,
+        };
+        match outcome {
+            Err(error) if error.is_full() => {
+                tracing::warn!(
+                    %error,
+                    from = view.physical_offset(),
+                    "no space for queues and index: messages from here on are shown to consumers \
+                     once there is some"
+                );
+                self.undispatched_from = Some(view.physical_offset().cast_unsigned());
+                self.leave(view);
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn hole(&mut self, hole: &Hole) -> Result<(), CallerError> {
+        if self.policy == RecoveryPolicy::Refuse {
+            return Err(RefusedDamage {
+                path: hole.path.clone(),
+                offset: hole.offset,
+                len: hole.len,
+                reason: hole.reason.to_string(),
+            }
+            .into());
+        }
+        tracing::warn!(
+            path = %hole.path.display(),
+            offset = hole.offset,
+            len = hole.len,
+            reason = %hole.reason,
+            "damage in the log is passed over"
+        );
+        self.first_hole.get_or_insert(hole.offset);
+        self.empty_queues(hole).map_err(Into::into)
+    }
+
+    fn progress(&mut self, offset: u64) {
+        self.progress.at(Step {
+            phase: "log",
+            done: offset - self.log_start,
+            total: self.log_end - self.log_start,
+        });
+    }
+}
