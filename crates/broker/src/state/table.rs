@@ -24,12 +24,12 @@ pub trait Record: Clone + PartialEq + Debug + Send + Sync + 'static {
     fn parts(file: Self::File) -> (DataVersion, BTreeMap<String, Self>);
 }
 
-/// The records by name. Each change bumps the version and replaces the file.
+/// The records by name. Each change bumps the version and replaces the file, and then counts.
 #[derive(Debug)]
 pub struct Table<T: Record> {
     file: JsonFile,
     state: RwLock<State<T>>,
-    /// Generation of what the file holds; locked while it is written.
+    /// Generation of what the file holds; locked by who changes the table or writes the file.
     saved: Mutex<u64>,
 }
 
@@ -169,31 +169,52 @@ impl<T: Record> Table<T> {
     /// The system refuses; the next call tries again.
     pub fn save(&self) -> Result<(), StateError> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.read().generation;
+        let state = self.read();
+        let (version, generation) = (state.version, state.generation);
         if generation == *saved {
             return Ok(());
         }
-        let (version, records) = self.snapshot();
-        self.file
-            .save(&json::encode_pretty(&T::file(version, records))?)?;
+        let records = state.records.clone();
+        drop(state);
+        self.write(version, &records)?;
         *saved = generation;
         Ok(())
     }
 
+    /// Makes a change. Others see it when the file has it: who finds a topic stores messages in
+    /// it, and a topic that a crash takes away again takes them along.
     fn update(&self, change: impl FnOnce(&mut HashMap<String, Arc<T>>) -> Change) -> Change {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if change(&mut state.records) == Change::None {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else writes while `saved` is locked.
+        let state = self.read();
+        let (mut records, generation) = (state.records.clone(), state.generation + 1);
+        let version = next_version(state.version);
+        drop(state);
+        if change(&mut records) == Change::None {
             return Change::None;
         }
-        state.version = next_version(state.version);
-        state.generation += 1;
-        drop(state);
-        if let Err(error) = self.save() {
+        match self.write(version, &records) {
+            Ok(()) => *saved = generation,
             // As in Java the table counts; the file is tried again with the next change, by the
             // regular flush, and at shutdown.
-            tracing::error!(%error, "a table was changed but not saved");
+            Err(error) => tracing::error!(%error, "a table was changed but not saved"),
         }
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State {
+            records,
+            version,
+            generation,
+        };
         Change::Made
+    }
+
+    fn write(
+        &self,
+        version: DataVersion,
+        records: &HashMap<String, Arc<T>>,
+    ) -> Result<(), StateError> {
+        let copy = |(name, record): (&String, &Arc<T>)| (name.clone(), T::clone(record));
+        let content = T::file(version, records.iter().map(copy).collect());
+        self.file.save(&json::encode_pretty(&content)?)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State<T>> {

@@ -268,6 +268,28 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_is_found_when_its_file_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let topics = table(dir.path());
+        let names: Vec<_> = (0..20).map(|number| format!("T{number}.")).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for name in &names {
+                    topics.find_or_create(name, || topic(name, 4, 6));
+                }
+            });
+            for name in &names {
+                while topics.find(name).is_none() {
+                    std::thread::yield_now();
+                }
+                let text = OsIo.read(&dir.path().join("topics.json"), 1 << 20).unwrap();
+                let text = String::from_utf8(text).unwrap();
+                assert!(text.contains(name.as_str()), "{name} would not survive");
+            }
+        });
+    }
+
+    #[test]
     fn the_file_is_java_s_and_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let topics = table(dir.path());
