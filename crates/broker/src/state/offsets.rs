@@ -22,6 +22,9 @@ const SEPARATOR: char = '@';
 #[derive(Debug)]
 pub struct ConsumerOffsets {
     file: JsonFile,
+    /// Held while the file is written: two at once would rename each other's temporary file, and
+    /// the older content could come last.
+    saving: Mutex<()>,
     groups: RwLock<Groups>,
     /// Counts commits; every `version_step` of them are one step of the version.
     commits: AtomicU64,
@@ -99,6 +102,7 @@ impl ConsumerOffsets {
         }
         Ok(Self {
             file,
+            saving: Mutex::new(()),
             groups: RwLock::new(groups),
             commits: AtomicU64::new(0),
             version_step,
@@ -113,7 +117,7 @@ impl ConsumerOffsets {
     /// Commits an offset; it may go backwards.
     pub fn commit(&self, group: &str, topic: &str, queue_id: i32, offset: i64) {
         self.store(Kind::Committed, group, topic, queue_id, offset);
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Release);
     }
 
     /// The committed offset; while a reset waits to be taken, that one.
@@ -197,7 +201,7 @@ impl ConsumerOffsets {
     pub fn remove_group(&self, group: &str) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.remove(group);
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Release);
     }
 
     /// The committed offsets and their version, as the file holds them.
@@ -226,7 +230,9 @@ impl ConsumerOffsets {
     /// # Errors
     /// The system refuses; the next call tries again.
     pub fn save(&self) -> Result<(), StateError> {
-        let commits = self.commits.load(Ordering::Relaxed);
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        // What these commits stored is in the snapshot below.
+        let commits = self.commits.load(Ordering::Acquire);
         if commits == self.current_version().saved {
             return Ok(());
         }
@@ -250,7 +256,7 @@ impl ConsumerOffsets {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.values_mut().for_each(change);
         groups.retain(|_, topics| !topics.is_empty());
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Release);
     }
 
     fn value(&self, kind: Kind, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
@@ -331,6 +337,25 @@ mod tests {
         assert_eq!(offsets.committed("g", "T", 0), Some(2));
         assert_eq!(offsets.take_reset("g", "T", 0), Some(2));
         assert_eq!(offsets.take_reset("g", "T", 0), None);
+    }
+
+    #[test]
+    fn offsets_are_saved_by_several_at_once() {
+        let dir = &tempfile::tempdir().unwrap();
+        let first = offsets(dir.path());
+        std::thread::scope(|scope| {
+            for queue_id in 0..3 {
+                let first = &first;
+                scope.spawn(move || {
+                    for offset in 0..50 {
+                        first.commit("g", "T", queue_id, offset);
+                        first.save().unwrap();
+                        let saved = offsets(dir.path()).committed("g", "T", queue_id);
+                        assert!(saved >= Some(offset), "{saved:?}");
+                    }
+                });
+            }
+        });
     }
 
     #[test]
