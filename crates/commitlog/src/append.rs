@@ -4,6 +4,7 @@
 //! the mapped segment and published. *Gathered* (sync flush): it is copied into a buffer that
 //! the group commit writes, syncs and publishes; see [`crate::gather`].
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -124,7 +125,7 @@ impl<I: Io> Core<I> {
         queue: &QueueCursor,
     ) -> Result<Appended, AppendError> {
         let len = record.len() as u64;
-        let (mut state, physical_offset) = self.room_for(len)?;
+        let (mut state, physical_offset) = self.room_for(len, queue)?;
         let queue_offset = queue.next();
         let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
         let physical = physical_offset.cast_signed();
@@ -156,7 +157,7 @@ impl<I: Io> Core<I> {
             return Err(AppendError::EmptyBatch);
         }
         let len = records.iter().map(|record| record.len() as u64).sum();
-        let (mut state, physical_offset) = self.room_for(len)?;
+        let (mut state, physical_offset) = self.room_for(len, queue)?;
         let queue_offset = queue.next();
         let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
         let mut next = Stamp {
@@ -187,7 +188,11 @@ impl<I: Io> Core<I> {
 
     /// Takes the append lock and finds room for `len` bytes in one segment, rolling to the next
     /// one where needed. Returns the offset at which they will stand.
-    fn room_for(&self, len: u64) -> Result<(StateGuard<'_, I>, u64), AppendError> {
+    fn room_for(
+        &self,
+        len: u64,
+        queue: &QueueCursor,
+    ) -> Result<(StateGuard<'_, I>, u64), AppendError> {
         let segment_len = self.options.segment_len;
         // RocketMQ 5.3.3 answers PUT_OK here, stores nothing and spends a segment.
         if len + BLANK_LEN > segment_len {
@@ -195,16 +200,36 @@ impl<I: Io> Core<I> {
         }
         let mut state = self.lock_state()?;
         self.check_open(&state)?;
-        match &mut state.path {
+        let (state, offset) = match &mut state.path {
             AppendPath::Mapped(mapped) => {
                 let offset = mapped
                     .make_room(len)
                     .map_err(|error| self.append_error(error))?;
-                Ok((state, offset))
+                (state, offset)
             }
-            AppendPath::Gathered(_) => self.gathered_room_for(state, len),
-            AppendPath::Closed => Err(AppendError::Closed),
+            AppendPath::Gathered(_) => self.gathered_room_for(state, len)?,
+            AppendPath::Closed => return Err(AppendError::Closed),
+        };
+        // Asked last: finding room may give the lock back for a while.
+        if queue.is_retired() {
+            return Err(AppendError::Retired);
         }
+        Ok((state, offset))
+    }
+
+    /// Lets no record in any more with these cursors. Returns the end of the log: what was
+    /// appended with them lies below.
+    pub(crate) fn retire<'a>(
+        &self,
+        queues: impl IntoIterator<Item = &'a QueueCursor>,
+    ) -> Result<u64, AppendError> {
+        let state = self.lock_state()?;
+        queues.into_iter().for_each(QueueCursor::retire);
+        Ok(match &state.path {
+            AppendPath::Mapped(mapped) => mapped.position(),
+            AppendPath::Gathered(gathered) => gathered.position(),
+            AppendPath::Closed => self.queue.published(),
+        })
     }
 
     /// Whether records are let in at all.
@@ -254,16 +279,12 @@ impl<I: Io> Core<I> {
     /// Sorts an error of the segments by what the caller can do about it.
     pub(crate) fn append_error(&self, error: QueueError) -> AppendError {
         match error {
-            QueueError::Full { .. } => AppendError::Full {
-                dir: self.options.dir.clone(),
-                source: Arc::new(error),
-            },
             error if self.queue.is_poisoned() => {
                 let failure = Failure::new(error);
                 self.fail(failure.clone());
                 AppendError::Failed(failure)
             }
-            error => AppendError::Segments(Arc::new(error)),
+            error => refused(&self.options.dir, Arc::new(error)),
         }
     }
 }
@@ -274,6 +295,18 @@ impl<I: Io> AppendState<I> {
     fn stamp_time(&self, now_ms: i64) -> i64 {
         now_ms.max(self.last_store_ms)
     }
+}
+
+/// A refusal by the segments of the log in `dir`, after which the log goes on.
+pub(crate) fn refused(dir: &Path, refusal: Arc<QueueError>) -> AppendError {
+    if refusal.is_full() {
+        let dir = dir.to_owned();
+        return AppendError::Full {
+            dir,
+            source: refusal,
+        };
+    }
+    AppendError::Segments(refusal)
 }
 
 /// Ends a segment with a blank record, if there is a segment and it has not been ended.

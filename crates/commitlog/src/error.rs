@@ -26,7 +26,7 @@ pub enum LogError {
     Options(#[from] OptionsError),
     /// The segments refused: a foreign or missing file, another segment size, an I/O error.
     #[error(transparent)]
-    Segments(#[from] QueueError),
+    Segments(Arc<QueueError>),
     /// Recovery was told to start outside of the log.
     #[error("recovery cannot start at {offset}: the segments hold {min} to {end}")]
     RecoveryStart {
@@ -118,6 +118,9 @@ pub enum AppendError {
     /// A sync failed earlier; the log takes no more records.
     #[error(transparent)]
     Failed(Failure),
+    /// The queue's topic was deleted meanwhile: find the queue again.
+    #[error("the queue was deleted while a message was put to it")]
+    Retired,
     /// The log was closed.
     #[error("the commit log is closed")]
     Closed,
@@ -243,5 +246,11 @@ impl Error for Failure {
             Cause::Segments(error) => Some(error.as_ref()),
             Cause::Panic | Cause::ReadOnly(_) => None,
         }
+    }
+}
+
+impl From<QueueError> for LogError {
+    fn from(error: QueueError) -> Self {
+        Self::Segments(Arc::new(error))
     }
 }

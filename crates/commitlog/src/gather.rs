@@ -9,7 +9,6 @@
 //! and rolling are the group commit's work, which appenders ask for and wait for.
 
 use std::io::IoSlice;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use mmap_core::Io;
 use segment_queue::{FlushPolicy, QueueError, SegmentWriter};
 
-use crate::append::{AppendPath, BLANK_LEN, end_segment, queue_error};
+use crate::append::{AppendPath, BLANK_LEN, end_segment, queue_error, refused};
 use crate::core::{Core, StateGuard};
 use crate::error::{AppendError, Failure};
 use crate::service::Next;
@@ -47,6 +46,8 @@ pub(crate) struct Gathered {
     answer_count: u64,
     /// Why the last one could not be met.
     refusal: Option<Arc<QueueError>>,
+    /// Why the group that is tried again and again has no space, though its blocks were allocated.
+    stuck: Option<Arc<QueueError>>,
 }
 
 /// Work on the segments that only the owner of the writer can do.
@@ -78,6 +79,7 @@ impl Gathered {
             request: None,
             answer_count: 0,
             refusal: None,
+            stuck: None,
         }
     }
 
@@ -125,8 +127,8 @@ impl Gathered {
 
     /// A request was met, or cannot be. The position moves when a roll has passed over the end
     /// of a segment; no records waited then.
-    fn answer(&mut self, refusal: Option<QueueError>, position: u64, segment_end: u64) {
-        self.refusal = refusal.map(Arc::new);
+    fn answer(&mut self, refusal: Option<Arc<QueueError>>, position: u64, segment_end: u64) {
+        self.refusal = refusal;
         self.answer_count += 1;
         self.request = None;
         self.position = self.position.max(position);
@@ -150,6 +152,10 @@ impl<I: Io> Core<I> {
             let AppendPath::Gathered(gathered) = &mut state.path else {
                 return Err(AppendError::Closed);
             };
+            if let Some(stuck) = gathered.stuck.clone() {
+                // More of them would only wait behind those that wait.
+                return Err(refused(&self.options.dir, stuck));
+            }
             let waiting = match gathered.obstacle(len, limit) {
                 None => {
                     let offset = gathered.position;
@@ -219,7 +225,7 @@ pub(crate) enum CommitError {
     Failed(Failure),
     /// No space, though blocks were allocated: file systems that copy on write have that. The
     /// group is kept and tried again.
-    Full(QueueError),
+    Full(Arc<QueueError>),
 }
 
 impl<I: Io> GroupCommit<I> {
@@ -263,7 +269,9 @@ impl<I: Io> GroupCommit<I> {
         if has_group {
             let parts = [IoSlice::new(&self.group)];
             let written = self.writer.write_through(&parts).map_err(queue_error);
-            written.map_err(|error| self.sort(core, error))?;
+            if let Err(error) = written {
+                return Err(self.stick(core, error));
+            }
             self.group.clear();
             self.group.shrink_to(RETAINED_CAPACITY_MAX);
             core.advance(core.queue.flushed());
@@ -290,8 +298,27 @@ impl<I: Io> GroupCommit<I> {
         if core.queue.is_poisoned() {
             CommitError::Failed(Failure::new(error))
         } else {
-            CommitError::Full(error)
+            CommitError::Full(Arc::new(error))
         }
+    }
+
+    /// The group was not written. If that was for want of space it is tried again, and appenders
+    /// are told.
+    fn stick(&self, core: &Core<I>, error: QueueError) -> CommitError {
+        if core.queue.is_poisoned() {
+            return CommitError::Failed(Failure::new(error));
+        }
+        let error = Arc::new(error);
+        match core.lock_state_or_fail() {
+            Ok(mut state) => {
+                if let AppendPath::Gathered(gathered) = &mut state.path {
+                    gathered.stuck = Some(Arc::clone(&error));
+                }
+            }
+            Err(failure) => return CommitError::Failed(failure),
+        }
+        core.room.notify_all();
+        CommitError::Full(error)
     }
 
     /// Takes the waiting bytes, leaving an empty buffer to fill, and the request.
@@ -314,12 +341,13 @@ impl<I: Io> GroupCommit<I> {
         &mut self,
         core: &Core<I>,
         request: Option<Request>,
-        refusal: Option<QueueError>,
+        refusal: Option<Arc<QueueError>>,
     ) -> Result<(), CommitError> {
         let (position, remaining) = (self.writer.position(), self.writer.remaining());
         let mut state = core.lock_state_or_fail().map_err(CommitError::Failed)?;
         if let AppendPath::Gathered(gathered) = &mut state.path {
             gathered.in_flight = 0;
+            gathered.stuck = None;
             gathered.reserved_end = self.reserved_end;
             if request.is_some() {
                 gathered.answer(refusal, position, position + remaining);
@@ -377,15 +405,5 @@ impl Patience {
         };
         let left = deadline.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
-    }
-}
-
-fn refused(dir: &Path, refusal: Arc<QueueError>) -> AppendError {
-    match *refusal {
-        QueueError::Full { .. } => AppendError::Full {
-            dir: dir.to_owned(),
-            source: refusal,
-        },
-        _ => AppendError::Segments(refusal),
     }
 }

@@ -101,6 +101,19 @@ impl<I: Io> CommitLog<I> {
         self.core.append_batch(records, queue)
     }
 
+    /// Lets no record in any more with these cursors: their queues are being deleted. Returns the
+    /// end of the log: every record that was appended with them lies below, and none does above.
+    ///
+    /// # Errors
+    ///
+    /// The log has failed.
+    pub fn retire<'a>(
+        &self,
+        queues: impl IntoIterator<Item = &'a QueueCursor>,
+    ) -> Result<u64, AppendError> {
+        self.core.retire(queues)
+    }
+
     /// The first offset that the log holds.
     pub fn min_offset(&self) -> u64 {
         self.core.queue.min_offset()

@@ -66,8 +66,8 @@ impl ConsumeQueueError {
     /// Whether the cause is a full disk: nothing was put, and the call may be repeated.
     pub fn is_full(&self) -> bool {
         match self {
-            Self::Queue(QueueError::Full { .. }) => true,
-            Self::Queue(QueueError::Io(error)) | Self::Io(error) => error.is_full(),
+            Self::Queue(error) => error.is_full(),
+            Self::Io(error) => error.is_full(),
             _ => false,
         }
     }

@@ -177,6 +177,27 @@ impl<I: Io> ConsumeQueueSet<I> {
         Ok(queues.len())
     }
 
+    /// Deletes one queue and its files; `false` when there is none.
+    ///
+    /// # Errors
+    /// As [`delete_topic`](Self::delete_topic).
+    pub fn delete_queue(&self, topic: &str, queue_id: i32) -> Result<bool, ConsumeQueueError> {
+        let _changing = lock(&self.changing);
+        let taken = write(&self.topics).get_mut(topic).and_then(|queues| {
+            let position = queues.binary_search_by_key(&queue_id, |(id, _)| *id).ok()?;
+            Some(queues.remove(position).1)
+        });
+        match taken {
+            Some(queue) => queue.delete().map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The queues of a topic, by ascending id.
+    pub fn queues_of(&self, topic: &str) -> Vec<(i32, Arc<ConsumeQueue<I>>)> {
+        read(&self.topics).get(topic).cloned().unwrap_or_default()
+    }
+
     /// The queues of this moment, in no order.
     pub fn queues(&self) -> Vec<NamedQueue<I>> {
         let topics = read(&self.topics);
@@ -222,7 +243,11 @@ impl<I: Io> ConsumeQueueSet<I> {
     pub fn trim(&self, log_min: u64) -> Result<Trimmed, ConsumeQueueError> {
         let mut sum = Trimmed::default();
         for named in self.queues() {
-            let trimmed = named.queue.trim(log_min)?;
+            let trimmed = match named.queue.trim(log_min) {
+                // Its topic was deleted meanwhile.
+                Err(ConsumeQueueError::Deleted { .. }) => continue,
+                trimmed => trimmed?,
+            };
             sum.segment_count += trimmed.segment_count;
             sum.len += trimmed.len;
         }

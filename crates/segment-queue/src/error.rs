@@ -14,8 +14,8 @@ pub enum QueueError {
     /// No disk space, or no quota, for blocks of a segment. Nothing was appended; the same call
     /// succeeds once there is space.
     #[error(
-        "{}: no space for {requested} more bytes: {available} of {total} bytes are available; \
-         free space or raise the quota, writing then goes on by itself", path.display()
+        "{}: no space for {requested} more bytes: {}; writing goes on by itself when there is space",
+        path.display(), shortage(*is_quota, *used, *available, *total)
     )]
     Full {
         /// The segment file.
@@ -28,6 +28,8 @@ pub enum QueueError {
         available: u64,
         /// Bytes of the file system.
         total: u64,
+        /// It is a quota that is used up, of which the file system's figures need not tell.
+        is_quota: bool,
     },
     /// A file in the segment directory has no segment's name.
     #[error(
@@ -131,6 +133,25 @@ pub enum QueueError {
         /// The field and what it may be.
         what: &'static str,
     },
+}
+
+impl QueueError {
+    /// Whether there is no space for now: nothing was changed, and the call may be repeated.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+fn shortage(is_quota: bool, used: u64, available: u64, total: u64) -> String {
+    let figures = format!("{used} of {total} bytes of the disk are used, {available} available");
+    match is_quota {
+        true => format!("the quota is used up ({figures})"),
+        false => figures,
+    }
 }
 
 /// Why bytes were not appended. Whatever the reason, nothing was.

@@ -242,9 +242,10 @@ impl<I: Io> Home<I> {
             Ok(space) => QueueError::Full {
                 path: path.to_owned(),
                 requested,
-                used: space.total.saturating_sub(space.available),
+                used: space.total.saturating_sub(space.free),
                 available: space.available,
                 total: space.total,
+                is_quota: error.kind() == std::io::ErrorKind::QuotaExceeded,
             },
             Err(_) => error.into(),
         }

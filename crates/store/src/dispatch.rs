@@ -5,18 +5,18 @@
 //! plain values, and may be built again from the log at any time: a record that is dispatched
 //! twice has one entry.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use commitlog::CommitLog;
-use consumequeue::{Entry, PutOutcome};
+use commitlog::{CommitLog, QueueCursor};
+use consumequeue::{ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::IndexService;
 use message::{Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 
-use crate::error::DispatchError;
+use crate::error::{DispatchError, PutError};
 use crate::queues::Queues;
 
 /// Bytes of the log that one step walks at most, so that waiting readers are told soon.
@@ -151,6 +151,48 @@ impl<I: Io> Dispatcher<I> {
         Ok(offset > start)
     }
 
+    /// Removes a topic's queues.
+    pub(crate) fn delete_topic(&self, log: &CommitLog<I>, topic: &str) -> Result<(), PutError> {
+        self.delete_queues(log, topic, |_| true).map(drop)
+    }
+
+    /// Removes the queues all of whose messages lie below the log's beginning, but for topics that
+    /// `keeps` says; returns how many.
+    pub(crate) fn delete_expired_queues(
+        &self,
+        log: &CommitLog<I>,
+        keeps: &dyn Fn(&str) -> bool,
+    ) -> Result<usize, PutError> {
+        let log_min = log.min_offset();
+        let is_expired = |entries: &ConsumeQueue<I>| {
+            entries
+                .max_physical_end()
+                .is_some_and(|physical_end| physical_end <= log_min)
+        };
+        let queues = self.queues.set().queues();
+        let topics: BTreeSet<_> = queues
+            .into_iter()
+            .filter(|named| is_expired(&named.queue) && !keeps(&named.topic))
+            .map(|named| named.topic)
+            .collect();
+        let mut count = 0;
+        for topic in topics {
+            count += self.delete_queues(log, &topic, is_expired)?;
+        }
+        Ok(count)
+    }
+
+    fn delete_queues(
+        &self,
+        log: &CommitLog<I>,
+        topic: &str,
+        is_meant: impl Fn(&ConsumeQueue<I>) -> bool,
+    ) -> Result<usize, PutError> {
+        let retire = |cursors: &[QueueCursor]| Ok(log.retire(cursors)?);
+        self.queues
+            .delete(topic, is_meant, self.next_offset(), retire)
+    }
+
     /// Dispatches one record during recovery. Its queue's entries may have a gap before it, which
     /// is told apart so that the queue can be rebuilt; the index has its keys all the same.
     pub(crate) fn recover(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
@@ -244,17 +286,26 @@ impl<I: Io> Dispatcher<I> {
         let has_entry = sys_flag.transaction().takes_queue_offset()
             && !sys_flag.is_inner_batch()
             && !self.has_batch_queues(view.topic());
-        if !has_entry {
+        if !has_entry || self.is_deleted(view) {
             return Ok(None);
         }
         let queue = self.queues.find_or_create(view.topic(), view.queue_id())?;
+        // Asked again: the queue may have been deleted and made anew since.
+        if self.is_deleted(view) {
+            return Ok(None);
+        }
         let entry = Entry {
             physical_offset: view.physical_offset(),
             size: i32::try_from(view.total_size()).unwrap_or(i32::MAX),
             tags_code,
         };
         let index = view.queue_offset();
-        match queue.entries.put(index, entry)? {
+        let outcome = match queue.entries.put(index, entry) {
+            // The topic was deleted since the queue was found.
+            Err(ConsumeQueueError::Deleted { .. }) if self.is_deleted(view) => return Ok(None),
+            outcome => outcome?,
+        };
+        match outcome {
             PutOutcome::Gap { max_index } => Err(DispatchError::Gap {
                 topic: view.topic().to_owned(),
                 queue_id: view.queue_id(),
@@ -282,6 +333,12 @@ impl<I: Io> Dispatcher<I> {
             }
             outcome => Ok(Some(outcome)),
         }
+    }
+
+    /// Whether the record's queue was deleted after it was appended.
+    fn is_deleted(&self, view: &RecordView<'_>) -> bool {
+        self.queues
+            .is_deleted(view.topic(), view.queue_id(), view.physical_offset())
     }
 
     fn put_to_index(

@@ -79,6 +79,24 @@ pub enum PutError {
     /// The queue is new and cannot be created.
     #[error("consume queue: {0}")]
     Queue(#[from] ConsumeQueueError),
+    /// A disk is fuller than it may be (RocketMQ: `DISK_FULL`). Reading goes on; messages are taken
+    /// again by themselves when there is space.
+    #[error(
+        "the disk of {} is full: {used} of {limit} bytes are used, {used_percent} %, and messages \
+         are taken up to {limit_percent} % (diskSpaceWarningLevelRatio); reading goes on", path.display()
+    )]
+    DiskFull {
+        /// The directory whose disk it is.
+        path: PathBuf,
+        /// Bytes in use, by whatever.
+        used: u64,
+        /// Bytes that can be used.
+        limit: u64,
+        /// The used part.
+        used_percent: u8,
+        /// Up to which messages are taken.
+        limit_percent: u8,
+    },
     /// The log refused: full disk, failed sync, too much waiting, closed.
     #[error(transparent)]
     Append(#[from] AppendError),

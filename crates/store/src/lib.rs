@@ -58,6 +58,7 @@ mod dispatch;
 mod error;
 mod filter;
 mod get;
+pub mod health;
 mod messages;
 mod open;
 mod options;
@@ -74,8 +75,9 @@ mod store;
 
 pub use checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN, Checkpoint, CheckpointTimes};
 pub use clean::{
-    CleanFacts, CleanOptions, CleanPlan, DeleteWhen, DeleteWhenError, DerivedFile, DerivedKind,
-    DiskUse, Gone, Kept, LogFile, PlannedFile, Pressure, Trigger, Verdict, plan, plan_clean,
+    CleanError, CleanFacts, CleanOptions, CleanPlan, Cleaned, DeleteWhen, DeleteWhenError,
+    DerivedFile, DerivedKind, DiskUse, Gone, Kept, LogFile, PlannedFile, Pressure, Trigger,
+    Verdict, plan, plan_clean,
 };
 pub use commitlog::{
     AppendError, Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket,

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use commitlog::LogServices;
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mmap_core::Io;
 
 use crate::error::OpenError;
@@ -14,6 +14,8 @@ use crate::store::Core;
 
 /// How long dispatch sleeps at most while the log does not grow; an append wakes it at once.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
+/// How often the disks are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long dispatch waits after it could not write a derived file (a full disk, say).
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
@@ -22,10 +24,11 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Services<I: Io> {
     core: Arc<Core<I>>,
     stop: Arc<AtomicBool>,
-    /// Dropped to end the flush thread.
+    /// Dropped to end the threads that flush and clean.
     flush_stop: Option<Sender<()>>,
     dispatch: Option<JoinHandle<()>>,
     flush: Option<JoinHandle<()>>,
+    clean: Option<JoinHandle<()>>,
     _log: LogServices<I>,
 }
 
@@ -40,19 +43,21 @@ impl<I: Io> Services<I> {
             flush_stop: Some(flush_stop),
             dispatch: None,
             flush: None,
+            clean: None,
             _log: log,
         };
         let dispatching = Arc::clone(core);
         services.dispatch = Some(spawn("store-dispatch", move || {
             run_dispatch(&dispatching, &stop)
         })?);
+        let (cleaning, end) = (Arc::clone(core), stopped.clone());
+        services.clean = Some(spawn("store-clean", move || run_clean(&cleaning, &end))?);
         let flushing = Arc::clone(core);
         let interval = core.options.derived_flush_interval;
         services.flush = Some(spawn("store-flush", move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = flushing.step_flush_derived() {
-                    tracing::error!(%error, "cannot sync queues, index or checkpoint");
-                }
+                // What fails is logged and listed there, and tried again.
+                let _noted = flushing.step_flush_derived();
             }
         })?);
         Ok(services)
@@ -64,10 +69,8 @@ impl<I: Io> Drop for Services<I> {
         self.stop.store(true, Ordering::Release);
         self.flush_stop = None;
         self.core.log.wake_waiters();
-        for thread in [self.dispatch.take(), self.flush.take()]
-            .into_iter()
-            .flatten()
-        {
+        let threads = [self.dispatch.take(), self.flush.take(), self.clean.take()];
+        for thread in threads.into_iter().flatten() {
             // A panic has been printed by the panic hook; the next opening dispatches again.
             let _panicked = thread.join();
         }
@@ -85,24 +88,37 @@ fn spawn(
 }
 
 fn run_dispatch<I: Io>(core: &Core<I>, stop: &AtomicBool) {
-    let mut is_failing = false;
     while !stop.load(Ordering::Acquire) {
-        match core.dispatcher.step(&core.log) {
-            Ok(progress) => {
-                if std::mem::take(&mut is_failing) {
-                    tracing::info!("dispatch goes on");
-                }
-                if !progress {
-                    core.log
-                        .wait_visible(core.dispatcher.next_offset(), IDLE_WAIT, stop);
-                }
+        match core.step_dispatch() {
+            Ok(true) => {}
+            Ok(false) => {
+                core.log
+                    .wait_visible(core.dispatcher.next_offset(), IDLE_WAIT, stop);
             }
-            Err(error) => {
-                if !std::mem::replace(&mut is_failing, true) {
-                    tracing::error!(%error, "dispatch waits: readers do not see newer messages");
-                }
+            Err(_noted) => {
                 core.log.wait_visible(u64::MAX, RETRY_WAIT, stop);
             }
+        }
+    }
+}
+
+/// Looks at the disks each second, and cleans from time to time.
+fn run_clean<I: Io>(core: &Core<I>, end: &Receiver<()>) {
+    let goes_on = |pause| end.recv_timeout(pause) == Err(RecvTimeoutError::Timeout);
+    let options = &core.options.clean;
+    let mut due = core.clock.monotonic() + options.first_after;
+    let mut was_asked = false;
+    loop {
+        core.step_watch();
+        let now = core.clock.monotonic();
+        let is_asked = core.cleaner.is_asked();
+        if now >= due || (is_asked && !was_asked) {
+            let _noted = core.step_clean(&mut |pause| goes_on(pause));
+            due = core.clock.monotonic() + options.interval;
+        }
+        was_asked = is_asked;
+        if !goes_on(WATCH_INTERVAL) {
+            break;
         }
     }
 }

@@ -1,19 +1,23 @@
 //! The store: what embedders and the broker hold.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use commitlog::{Appended, AppendedBatch, Clock, CommitLog, SystemClock};
+use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, SystemClock};
 use consumequeue::{Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, MapSlice, OsIo};
-use segment_queue::FlushPolicy;
+use segment_queue::{FlushPolicy, QueueError};
 
 use crate::checkpoint::Checkpoint;
+use crate::clean::{CleanError, Cleanable, Cleaned, Cleaner};
 use crate::dispatch::{ArrivalListener, Dispatcher};
 use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
 use crate::filter::Filter;
 use crate::get::{self, Get, GetLimits, GetStatus};
+use crate::health::{self, Health, Troubles};
 use crate::open::{self, Opened};
 use crate::options::StoreOptions;
 use crate::ownership::Ownership;
@@ -46,6 +50,7 @@ pub struct PutBatch {
 pub(crate) struct Core<I: Io> {
     io: I,
     pub(crate) options: StoreOptions,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
     checkpoint: Checkpoint<I>,
@@ -54,6 +59,18 @@ pub(crate) struct Core<I: Io> {
     mark: Mutex<Mark>,
     /// What is remembered beside RocketMQ's files.
     state: Mutex<Option<StateFile<I>>>,
+    pub(crate) cleaner: Cleaner,
+    troubles: Troubles,
+    /// The last put found no space.
+    no_space: Mutex<Option<Shortage>>,
+}
+
+/// What a put would have needed.
+#[derive(Debug, Clone, Copy)]
+struct Shortage {
+    requested: u64,
+    /// Of which the file system's figures need not tell.
+    is_quota: bool,
 }
 
 /// A place in the log, and the store time of the record before it.
@@ -126,6 +143,10 @@ impl<I: Io> MessageStore<I> {
             ownership,
             mark,
             state: Mutex::new(state),
+            clock,
+            cleaner: Cleaner::default(),
+            troubles: Troubles::default(),
+            no_space: Mutex::default(),
         };
         // The machine's run, and that everything is synced up to here. The service tries again.
         if let Err(error) = core.step_flush_derived() {
@@ -166,9 +187,12 @@ impl<I: Io> MessageStore<I> {
     /// # Errors
     /// See [`PutError`]. Nothing was stored then, and no queue offset used.
     pub fn put(&self, message: &Message<'_>) -> Result<Appended, PutError> {
-        let queue = self.queue_for_put(message)?;
+        self.core.check_space()?;
         let mut record = self.core.log.prepare(message)?;
-        Ok(self.core.log.append(&mut record, &queue.cursor)?)
+        let appended = self.append_to(message, |queue| {
+            self.core.log.append(&mut record, &queue.cursor)
+        })?;
+        Ok(appended)
     }
 
     /// Stores the messages of a client's batch: all of them, one behind the other, or none. The
@@ -178,13 +202,15 @@ impl<I: Io> MessageStore<I> {
     /// # Errors
     /// See [`PutError`]. Nothing was stored then.
     pub fn put_batch(&self, message: &Message<'_>) -> Result<PutBatch, PutError> {
-        let queue = self.queue_for_put(message)?;
+        self.core.check_space()?;
         let limits = &self.core.options.limits;
         let mut records = BatchView::new(message.body)
             .iter()
             .map(|inner| Ok(PreparedRecord::of_batch_message(message, &inner?, limits)?))
             .collect::<Result<Vec<_>, PutError>>()?;
-        let appended = self.core.log.append_batch(&mut records, &queue.cursor)?;
+        let appended = self.append_to(message, |queue| {
+            self.core.log.append_batch(&mut records, &queue.cursor)
+        })?;
         let mut next = appended.physical_offset;
         let offset_of = |record: &PreparedRecord<'_>| {
             let offset = next;
@@ -327,13 +353,61 @@ impl<I: Io> MessageStore<I> {
             .saturating_sub(self.core.dispatcher.next_offset())
     }
 
-    /// Removes a topic's queues; its messages stay in the log until they expire. Nobody may put
-    /// to the topic meanwhile.
+    /// Removes a topic's queues; its messages stay in the log until they expire. A put to the topic
+    /// meanwhile comes before or after: then it begins the queue anew.
     ///
     /// # Errors
-    /// When a file cannot be removed.
-    pub fn delete_topic(&self, topic: &str) -> Result<(), ReadError> {
-        Ok(self.core.dispatcher.queues.delete_topic(topic)?)
+    /// When a file cannot be removed, or the log has failed.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), PutError> {
+        let core = &self.core;
+        core.dispatcher.delete_topic(&core.log, topic)
+    }
+
+    /// Removes the queues all of whose messages have expired, but for topics that `keeps` says;
+    /// returns how many (RocketMQ: `cleanExpiredConsumeQueue`). Their numbering begins anew.
+    ///
+    /// # Errors
+    /// As [`delete_topic`](Self::delete_topic).
+    pub fn delete_expired_queues(&self, keeps: &dyn Fn(&str) -> bool) -> Result<usize, PutError> {
+        let core = &self.core;
+        core.dispatcher.delete_expired_queues(&core.log, keeps)
+    }
+
+    /// The topics that have queues.
+    pub fn topics(&self) -> BTreeSet<String> {
+        let queues = self.core.dispatcher.queues.set().queues();
+        queues
+            .into_iter()
+            .map(|named| named.topic.to_string())
+            .collect()
+    }
+
+    /// Lets what is old enough go at any hour, in the next rounds of cleaning (RocketMQ:
+    /// `executeDeleteFilesManually`).
+    pub fn clean_manually(&self) {
+        self.core.cleaner.ask_manually();
+    }
+
+    /// How the store is doing.
+    pub fn health(&self) -> Health {
+        self.core.health()
+    }
+
+    /// Looks at the disks and at the log's state. For a store without threads.
+    pub fn step_watch(&self) {
+        self.core.step_watch();
+    }
+
+    /// One round of cleaning; see [`CleanOptions`](crate::CleanOptions). `pause` is called between
+    /// two files, and says whether to go on. For a store without threads.
+    ///
+    /// # Errors
+    /// See [`CleanError`]; the next round tries again.
+    pub fn step_clean(
+        &self,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Cleaned, CleanError> {
+        self.core.step_clean(pause)
     }
 
     /// Does a piece of the dispatcher's work; `false` when there was none. For a store without
@@ -342,7 +416,7 @@ impl<I: Io> MessageStore<I> {
     /// # Errors
     /// See [`DispatchError`]; the next call tries again.
     pub fn step_dispatch(&self) -> Result<bool, DispatchError> {
-        self.core.dispatcher.step(&self.core.log)
+        self.core.step_dispatch()
     }
 
     /// Syncs queues, index and checkpoint. For a store without threads.
@@ -373,6 +447,24 @@ impl<I: Io> MessageStore<I> {
 
     fn find(&self, topic: &str, queue_id: i32) -> Option<Arc<Queue<I>>> {
         self.core.dispatcher.queues.find(topic, queue_id)
+    }
+
+    /// Appends to the message's queue, again if its topic was deleted between the two.
+    fn append_to<T>(
+        &self,
+        message: &Message<'_>,
+        mut append: impl FnMut(&Queue<I>) -> Result<T, AppendError>,
+    ) -> Result<T, PutError> {
+        loop {
+            let queue = self.queue_for_put(message)?;
+            match append(&queue) {
+                Err(AppendError::Retired) => {}
+                outcome => {
+                    self.core.note_append(&outcome);
+                    return Ok(outcome?);
+                }
+            }
+        }
     }
 
     fn queue_for_put(&self, message: &Message<'_>) -> Result<Arc<Queue<I>>, PutError> {
@@ -425,7 +517,7 @@ impl<I: Io> MessageStore<I> {
 
 impl<I: Io> Core<I> {
     /// Syncs queues, index and checkpoint, in this order: the checkpoint never promises more
-    /// than is on the device.
+    /// than is on the device. What fails does not keep the others from it.
     pub(crate) fn step_flush_derived(&self) -> Result<(), CloseError> {
         let now = Mark {
             store_ms: self.dispatcher.last_store_ms(),
@@ -436,20 +528,31 @@ impl<I: Io> Core<I> {
             self.checkpoint.advance_physic(now.store_ms);
             return Ok(self.checkpoint.flush()?);
         }
-        self.dispatcher.queues.set().flush(FlushPolicy::All)?;
-        self.checkpoint.advance_logics(now.store_ms);
-        if let Some(index) = &self.dispatcher.index
-            && let Some(end_ms) = index.flush()?.full_files_end_timestamp_ms
-        {
-            self.checkpoint.advance_index(end_ms);
+        let queues = self.dispatcher.queues.set().flush(FlushPolicy::All);
+        self.note(health::QUEUE_SYNC, &queues);
+        if queues.is_ok() {
+            self.checkpoint.advance_logics(now.store_ms);
         }
+        let index = match &self.dispatcher.index {
+            Some(index) => index.flush().map(|flushed| {
+                if let Some(end_ms) = flushed.full_files_end_timestamp_ms {
+                    self.checkpoint.advance_index(end_ms);
+                }
+            }),
+            None => Ok(()),
+        };
+        self.note(health::INDEX_SYNC, &index);
         let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         if self.log.flushed() >= mark.offset {
             self.checkpoint.advance_physic(mark.store_ms);
             *mark = now;
         }
         drop(mark);
-        self.checkpoint.flush()?;
+        let checkpoint = self.checkpoint.flush();
+        self.note(health::CHECKPOINT_SYNC, &checkpoint);
+        queues?;
+        index?;
+        checkpoint?;
         self.remember(now.offset);
         Ok(())
     }
@@ -464,5 +567,120 @@ impl<I: Io> Core<I> {
 
     pub(crate) fn lock_state(&self) -> MutexGuard<'_, Option<StateFile<I>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does a piece of the dispatcher's work.
+    pub(crate) fn step_dispatch(&self) -> Result<bool, DispatchError> {
+        let progress = self.dispatcher.step(&self.log);
+        if progress.is_err() || !self.troubles.is_empty() {
+            self.note(health::DISPATCH, &progress);
+        }
+        progress
+    }
+
+    /// One round of cleaning.
+    pub(crate) fn step_clean(
+        &self,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Cleaned, CleanError> {
+        let cleaned = self.cleaner.round(&self.cleanable(), pause);
+        self.note(health::CLEANING, &cleaned);
+        cleaned
+    }
+
+    /// Looks at the disks and at the log's state.
+    pub(crate) fn step_watch(&self) {
+        self.cleaner
+            .look_at_disks(&self.cleanable(), &self.troubles);
+        if let Some(failure) = self.log.failure() {
+            let now_ms = self.clock.wall_ms();
+            self.troubles
+                .begin(health::LOG_FAILED, now_ms, || health::chain(failure));
+        }
+        let disks = self.cleaner.disks();
+        let available = disks.log.map_or(0, |disk| disk.limit - disk.used);
+        let mut no_space = self.lock_no_space();
+        // Nobody may be putting to find it out. A put that finds no space after all says so again.
+        if no_space.is_some_and(|short| !short.is_quota && available >= short.requested) {
+            *no_space = None;
+            self.troubles.end(health::NO_SPACE);
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let disks = self.cleaner.disks();
+        let failure = self.log.failure().map(|failure| health::chain(failure));
+        let refusal = failure
+            .or_else(|| self.check_space().err().map(|refusal| refusal.to_string()))
+            .or_else(|| self.troubles.reason(health::NO_SPACE));
+        Health {
+            refusal,
+            troubles: self.troubles.list(),
+            log_disk: disks.log,
+            queue_disk: disks.queues,
+        }
+    }
+
+    fn check_space(&self) -> Result<(), PutError> {
+        self.cleaner.check_space(&self.options)
+    }
+
+    fn cleanable(&self) -> Cleanable<'_, I> {
+        Cleanable {
+            io: &self.io,
+            options: &self.options,
+            log: &self.log,
+            dispatcher: &self.dispatcher,
+            now_ms: self.clock.wall_ms(),
+        }
+    }
+
+    /// Begins or ends the states that appends find out about.
+    fn note_append<T>(&self, outcome: &Result<T, AppendError>) {
+        let begin = |name, error: &AppendError| {
+            let now_ms = self.clock.wall_ms();
+            self.troubles.begin(name, now_ms, || health::chain(error));
+        };
+        match outcome {
+            Ok(_) if self.troubles.is_empty() => {}
+            Ok(_) => {
+                *self.lock_no_space() = None;
+                self.troubles.end(health::NO_SPACE);
+            }
+            Err(error @ AppendError::Full { source, .. }) => {
+                *self.lock_no_space() = Some(Shortage::of(source));
+                begin(health::NO_SPACE, error);
+            }
+            Err(error @ AppendError::Failed(_)) => begin(health::LOG_FAILED, error),
+            Err(_) => {}
+        }
+    }
+
+    fn note<T, E: std::error::Error + 'static>(&self, name: &'static str, result: &Result<T, E>) {
+        self.troubles.note(name, self.clock.wall_ms(), result);
+    }
+
+    fn lock_no_space(&self) -> MutexGuard<'_, Option<Shortage>> {
+        self.no_space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shortage {
+    fn of(error: &QueueError) -> Self {
+        match error {
+            QueueError::Full {
+                requested,
+                is_quota,
+                ..
+            } => Self {
+                requested: *requested,
+                is_quota: *is_quota,
+            },
+            // Found out by another operation than an allocation: only a put can tell.
+            _ => Self {
+                requested: 0,
+                is_quota: true,
+            },
+        }
     }
 }

@@ -40,6 +40,7 @@ fn a_full_disk_refuses_and_passes_by_itself() {
         used,
         available,
         total,
+        is_quota: false,
         path,
     }) = refusal
     else {

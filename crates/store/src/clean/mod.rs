@@ -8,11 +8,14 @@
 //! to time and carries it out. Only whole files at the beginning of the log ever go, and never
 //! the last one.
 
+mod cleaner;
 mod derived;
 mod facts;
 mod options;
 mod plan;
 
+pub use cleaner::{CleanError, Cleaned};
+pub(crate) use cleaner::{Cleanable, Cleaner};
 pub use derived::{DerivedFile, DerivedKind};
 pub use facts::{CleanFacts, DiskUse, LogFile};
 pub use options::{CleanOptions, DeleteWhen, DeleteWhenError};
