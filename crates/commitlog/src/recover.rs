@@ -267,31 +267,25 @@ impl<I: Io> Opening<I> {
         self.set_end(from, end, is_tail_zero)
     }
 
-    /// Whether the record at `offset` is whole and has this length, body CRC and store time (ms):
-    /// a way to recognise a log.
+    /// What `look` says of the record at `offset`; `None` where no whole record stands. A way to
+    /// recognise a log.
     ///
     /// # Errors
     ///
     /// The segment cannot be read.
-    pub fn has_record(
+    pub fn look_at<T>(
         &self,
         offset: u64,
-        len: u32,
-        body_crc: u32,
-        store_ms: i64,
-    ) -> Result<bool, LogError> {
-        let end = offset.checked_add(u64::from(len));
-        if offset < self.queue.min_offset() || end.is_none_or(|end| end > self.queue.published()) {
-            return Ok(false);
+        look: impl FnOnce(&RecordView<'_>) -> T,
+    ) -> Result<Option<T>, LogError> {
+        let held = self.queue.min_offset()..self.queue.published();
+        if !held.contains(&offset) {
+            return Ok(None);
         }
         let mut scanner = Scanner::new(&self.queue, CrcCheck::Body);
         Ok(match scanner.look_at(offset)? {
-            Found::Record(view) => {
-                view.total_size() == len as usize
-                    && view.body_crc() == body_crc
-                    && view.store_timestamp_ms() == store_ms
-            }
-            _ => false,
+            Found::Record(view) => Some(look(&view)),
+            _ => None,
         })
     }
 

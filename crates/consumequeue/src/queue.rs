@@ -526,7 +526,7 @@ impl<I: Io> ConsumeQueue<I> {
         } else {
             -1
         };
-        writer.truncate(index_to_offset(end))?;
+        // Whatever becomes of the files, what goes is not shown any more.
         self.max_physical_end.store(physical_end, Ordering::Release);
         self.max_index.store(end, Ordering::Release);
         self.flushed_index.fetch_min(end, Ordering::AcqRel);
@@ -534,6 +534,8 @@ impl<I: Io> ConsumeQueue<I> {
             self.min_index.store(end, Ordering::Release);
             self.min_physical.store(i64::MAX, Ordering::Release);
         }
+        let cut = writer.truncate(index_to_offset(end));
+        self.or_close(&mut files, cut.map_err(Into::into))?;
         Ok((max_index - end).unsigned_abs())
     }
 

@@ -158,11 +158,19 @@ pub enum DispatchError {
 impl DispatchError {
     /// Whether there was no space: the same call works once there is some.
     pub fn is_full(&self) -> bool {
-        match self {
+        let is_typed = match self {
             Self::Queue(error) => error.is_full(),
             Self::Index(error) => error.is_full(),
             Self::Gap { .. } | Self::Record { .. } => false,
+        };
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause.filter(|_| !is_typed) {
+            if let Some(error) = error.downcast_ref::<IoError>() {
+                return error.is_full();
+            }
+            cause = error.source();
         }
+        is_typed
     }
 }
 

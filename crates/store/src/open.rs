@@ -25,7 +25,7 @@ use crate::progress::{Progress, Step};
 use crate::queues::Queues;
 use crate::redispatch::{QueueKey, Redispatch, RefusedDamage};
 use crate::report::{OpenReport, Phase};
-use crate::state::{State, StateFile};
+use crate::state::{Anchor, State, StateFile};
 
 /// A store that is open, without its services.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Found {
     last_exit: LastExit,
     times: CheckpointTimes,
     /// What we remember, if the log is still the one that it was about.
-    state: Option<State>,
+    remembered: Option<Remembered>,
     is_power_kept: bool,
 }
 
@@ -169,9 +169,9 @@ impl Found {
             last_exit,
             times,
             is_power_kept,
-            state: match state {
-                Some(state) if is_about(&state, opening)? => Some(state),
-                _ => None,
+            remembered: match state {
+                Some(state) => remembered(state, opening)?,
+                None => None,
             },
         })
     }
@@ -186,7 +186,7 @@ impl Found {
             });
         }
         let synced_base = opening.recovery_start(self.times.recovery_start_ms())?;
-        let remembered = self.state.as_ref();
+        let remembered = self.remembered.as_ref().map(|remembered| &remembered.state);
         let remembered = remembered.filter(|state| state.flushed > synced_base);
         Ok(Known {
             flushed: remembered.map_or(synced_base, |state| state.flushed),
@@ -198,11 +198,20 @@ impl Found {
     }
 }
 
-/// Whether the log is the one that the state tells of: its anchor stands where it stood.
-fn is_about<I: Io>(state: &State, opening: &Opening<I>) -> Result<bool, OpenError> {
+/// What is left of a state, after a look at the log.
+struct Remembered {
+    state: State,
+    /// Whether the anchor stands where it stood. If it is damaged the state still tells what was
+    /// synced, but not where a record begins.
+    is_certain: bool,
+}
+
+/// Compares what the state tells of the log with the log: a whole record in the anchor's place
+/// that is another one tells that the log is.
+fn remembered<I: Io>(state: State, opening: &Opening<I>) -> Result<Option<Remembered>, OpenError> {
     let segments = opening.segments();
     let Some(anchor) = state.anchor else {
-        return Ok(false);
+        return Ok(None);
     };
     let held = segments.min_offset()..=segments.published();
     if state.segment_len != segments.segment_len()
@@ -210,9 +219,11 @@ fn is_about<I: Io>(state: &State, opening: &Opening<I>) -> Result<bool, OpenErro
         || !held.contains(&state.flushed.max(state.derived))
         || anchor.end() > state.flushed.min(state.derived)
     {
-        return Ok(false);
+        return Ok(None);
     }
-    Ok(opening.has_record(anchor.offset, anchor.len, anchor.body_crc, anchor.store_ms)?)
+    let is_same = opening.look_at(anchor.offset, |view| Anchor::of(view) == anchor)?;
+    let is_certain = is_same == Some(true);
+    Ok((is_same != Some(false)).then_some(Remembered { state, is_certain }))
 }
 
 /// The derived files, loaded.
@@ -301,7 +312,9 @@ impl<I: Io> Derived<I> {
         let known = found.known(opening)?;
         let queues_end = self.dispatcher.queues.set().max_physical_end().unwrap_or(0);
         let index_end = self.index_end();
-        let remembered = found.state.as_ref().and_then(|state| {
+        let remembered = found.remembered.as_ref();
+        let certain = remembered.filter(|remembered| remembered.is_certain);
+        let remembered = certain.and_then(|Remembered { state, .. }| {
             let anchor = state.anchor?;
             let has_entries = queues_end >= anchor.end() && index_end >= state.index_end;
             has_entries.then_some((state.flushed.min(state.derived), anchor.store_ms))
@@ -314,13 +327,22 @@ impl<I: Io> Derived<I> {
                 (base_of(queues_end).min(synced_base), 0)
             }
         };
-        let indexed_to = self.index_resume_offset.unwrap_or(u64::MAX);
-        let damaged = opening.damaged().first().map(|damage| damage.base);
-        // Before the first of these nothing is to be done; a segment's start is a record's.
-        for needed in [indexed_to, damaged.unwrap_or(u64::MAX)] {
-            if needed < offset {
-                (offset, last_store_ms) = (base_of(needed), 0);
-            }
+        if let Some(indexed_to) = self.index_resume_offset
+            && indexed_to < offset
+        {
+            // The index ends with a message, unless it is wrong.
+            let is_record = opening.look_at(indexed_to, |_| ())?.is_some();
+            let needed = if is_record {
+                indexed_to
+            } else {
+                base_of(indexed_to)
+            };
+            (offset, last_store_ms) = (needed, 0);
+        }
+        if let Some(damage) = opening.damaged().first()
+            && damage.base < offset
+        {
+            (offset, last_store_ms) = (damage.base, 0);
         }
         Ok(RecoverFrom {
             offset,
@@ -356,7 +378,13 @@ impl<I: Io> Settling<'_, I> {
     fn settle(&mut self, end: u64, found: &Redispatch<'_, I>) -> Result<(), OpenError> {
         let queues = &self.dispatcher.queues;
         queues.set().recover(self.log.min_offset(), end)?;
-        self.rebuild_index(end, found.first_hole)?;
+        match self.rebuild_index(end, found.first_hole) {
+            // Queries compare with the messages themselves.
+            Err(OpenError::Index(error)) if error.is_full() => {
+                tracing::warn!(%error, "the index keeps keys of messages that are gone");
+            }
+            outcome => outcome?,
+        }
         if !found.gaps.is_empty() {
             for (topic, queue_id) in &found.gaps {
                 let queue = queues.find_or_create(topic, *queue_id)?;

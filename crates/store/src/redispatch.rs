@@ -45,6 +45,8 @@ pub(crate) struct Redispatch<'a, I: Io> {
     pub(crate) missing: Vec<Missing>,
     /// The first hole.
     pub(crate) first_hole: Option<u64>,
+    /// Whether there was no space for entries.
+    is_full: bool,
     /// The first record that has no entries, because there was no space for them.
     pub(crate) undispatched_from: Option<u64>,
     /// The next queue offsets behind the records without entries.
@@ -68,6 +70,7 @@ impl<'a, I: Io> Redispatch<'a, I> {
             gaps: BTreeSet::new(),
             missing: Vec::new(),
             first_hole: None,
+            is_full: false,
             undispatched_from: None,
             next_offsets: BTreeMap::new(),
         }
@@ -86,17 +89,35 @@ impl<'a, I: Io> Redispatch<'a, I> {
         Ok(())
     }
 
+    /// The queue's entries may have told of a part of them before.
     fn add_missing(&mut self, (topic, queue_id): QueueKey, first: i64, end: i64) {
-        self.missing.push(Missing {
-            topic,
-            queue_id,
-            first,
-            count: end - first,
-        });
+        let count = end - first;
+        let is_same = |known: &&mut Missing| {
+            known.first == first && known.queue_id == queue_id && known.topic == topic
+        };
+        match self.missing.iter_mut().find(is_same) {
+            Some(known) => known.count = known.count.max(count),
+            None => self.missing.push(Missing {
+                topic,
+                queue_id,
+                first,
+                count,
+            }),
+        }
+    }
+
+    fn out_of_space(&mut self, error: &DispatchError) {
+        tracing::warn!(
+            %error,
+            "no space for queues and index: later messages are shown to consumers once there is"
+        );
+        self.is_full = true;
     }
 
     /// A record that nothing is dispatched for until there is space.
     fn leave(&mut self, view: &RecordView<'_>) {
+        let offset = view.physical_offset().cast_unsigned();
+        self.undispatched_from.get_or_insert(offset);
         if view.sys_flag().transaction().takes_queue_offset() {
             let key = (view.topic().to_owned(), view.queue_id());
             self.next_offsets.insert(key, view.queue_offset() + 1);
@@ -120,7 +141,7 @@ impl<'a, I: Io> Redispatch<'a, I> {
 
 impl<I: Io> Visitor for Redispatch<'_, I> {
     fn record(&mut self, view: &RecordView<'_>) -> Result<(), CallerError> {
-        if self.undispatched_from.is_some() {
+        if self.is_full {
             self.leave(view);
             return Ok(());
         }
@@ -130,13 +151,7 @@ impl<I: Io> Visitor for Redispatch<'_, I> {
         };
         match outcome {
             Err(error) if error.is_full() => {
-                tracing::warn!(
-                    %error,
-                    from = view.physical_offset(),
-                    "no space for queues and index: messages from here on are shown to consumers \
-                     once there is some"
-                );
-                self.undispatched_from = Some(view.physical_offset().cast_unsigned());
+                self.out_of_space(&error);
                 self.leave(view);
                 Ok(())
             }
@@ -162,7 +177,13 @@ impl<I: Io> Visitor for Redispatch<'_, I> {
             "damage in the log is passed over"
         );
         self.first_hole.get_or_insert(hole.offset);
-        self.empty_queues(hole).map_err(Into::into)
+        match self.empty_queues(hole) {
+            Err(error) if error.is_full() => {
+                self.out_of_space(&error);
+                Ok(())
+            }
+            outcome => outcome.map_err(Into::into),
+        }
     }
 
     fn progress(&mut self, offset: u64) {
