@@ -39,16 +39,16 @@ pub struct ConsumeQueue<I: Io = OsIo> {
     /// Index of the first place in the first file. Written under `writer`.
     base_index: AtomicI64,
     /// Index of the first message. Written under `writer`.
-    min_index: AtomicI64,
+    pub(crate) min_index: AtomicI64,
     /// Commit-log offset of the message there, at most; `i64::MAX` without messages. Written under
     /// `writer`.
-    min_physical: AtomicI64,
+    pub(crate) min_physical: AtomicI64,
     /// Index behind the last entry. Written under `writer` (Release) after the entry is readable.
-    max_index: AtomicI64,
+    pub(crate) max_index: AtomicI64,
     /// Commit-log offset behind the last message, -1 without messages. Written under `writer`.
-    max_physical_end: AtomicI64,
+    pub(crate) max_physical_end: AtomicI64,
     /// Entries below are durable. Raised by flushes, lowered by truncation.
-    flushed_index: AtomicI64,
+    pub(crate) flushed_index: AtomicI64,
     /// Used since the ring's hand passed.
     used: AtomicBool,
     /// In the list of queues to flush.
@@ -57,7 +57,7 @@ pub struct ConsumeQueue<I: Io = OsIo> {
     deleted: AtomicBool,
     /// There while the files are open, and only then.
     readers: RwLock<Option<Arc<SegmentQueue<I>>>>,
-    writer: Mutex<Files<I>>,
+    pub(crate) writer: Mutex<Files<I>>,
 }
 
 /// The one writer of a queue whose files are open.
@@ -400,7 +400,7 @@ impl<I: Io> ConsumeQueue<I> {
 
     /// After a failed append the writer may have got half of the way: the files are closed, and
     /// opened at the queue's end by the next who needs them.
-    fn or_close<T>(
+    pub(crate) fn or_close<T>(
         &self,
         files: &mut MutexGuard<'_, Files<I>>,
         result: Result<T, ConsumeQueueError>,
@@ -455,7 +455,7 @@ impl<I: Io> ConsumeQueue<I> {
         Ok(Box::new(writer))
     }
 
-    fn close_files(&self, files: &mut MutexGuard<'_, Files<I>>) {
+    pub(crate) fn close_files(&self, files: &mut MutexGuard<'_, Files<I>>) {
         **files = None;
         *write(&self.readers) = None;
     }

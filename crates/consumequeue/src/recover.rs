@@ -121,6 +121,8 @@ struct Tail {
     /// Index of the first entry that was looked at, and the first message seen from there.
     scanned_from: i64,
     first_seen: Option<(i64, Entry)>,
+    /// The last message that was seen.
+    last_seen: Option<Entry>,
 }
 
 struct Scanner<'a, I: Io> {
@@ -156,6 +158,7 @@ impl<I: Io> Scanner<'_, I> {
             untidy: false,
             scanned_from: from,
             first_seen: None,
+            last_seen: None,
         };
         for (position, &base) in bases.iter().enumerate() {
             let file = self
@@ -253,15 +256,17 @@ impl<I: Io> Scanner<'_, I> {
 
 impl Tail {
     /// Takes in the next entry, unless the place is not in use or holds what an earlier life of
-    /// the queue left: messages of a queue lie in the log in the queue's order.
+    /// the queue left: messages of a queue lie in the log in the queue's order. The places of lost
+    /// messages stand for a neighbour ([`ConsumeQueue::pass_over`](crate::ConsumeQueue)).
     fn accept(&mut self, entry: Entry) -> bool {
         if !entry.is_used() {
             return false;
         }
         if !entry.is_filler() {
-            if entry.physical_offset < self.physical_end {
+            if entry.physical_offset < self.physical_end && self.last_seen != Some(entry) {
                 return false;
             }
+            self.last_seen = Some(entry);
             self.physical_end = entry.physical_end();
             self.first_seen = self.first_seen.or(Some((self.next_index, entry)));
         }

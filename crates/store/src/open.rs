@@ -378,12 +378,10 @@ impl<I: Io> Settling<'_, I> {
     fn settle(&mut self, end: u64, found: &Redispatch<'_, I>) -> Result<(), OpenError> {
         let queues = &self.dispatcher.queues;
         queues.set().recover(self.log.min_offset(), end)?;
-        match self.rebuild_index(end, found.first_hole) {
-            // Queries compare with the messages themselves.
-            Err(OpenError::Index(error)) if error.is_full() => {
-                tracing::warn!(%error, "the index keeps keys of messages that are gone");
-            }
-            outcome => outcome?,
+        // A log that is only read stays as it was, and so do its keys: queries compare with the
+        // messages themselves.
+        if self.log.failure().is_none() {
+            self.rebuild_index(end, found.first_hole)?;
         }
         if !found.gaps.is_empty() {
             for (topic, queue_id) in &found.gaps {

@@ -124,15 +124,14 @@ impl<'a, I: Io> Redispatch<'a, I> {
         }
     }
 
-    /// Takes the entries of messages in the hole out of every queue, and those behind, which the
-    /// records behind the hole bring back.
+    /// Lets the entries of messages in the hole point to their neighbours.
     fn empty_queues(&mut self, hole: &Hole) -> Result<(), DispatchError> {
         for named in self.dispatcher.queues.set().queues() {
-            let inside = named.queue.indexes_within(hole.offset, hole.end())?;
-            named.queue.truncate(hole.offset)?;
-            if !inside.is_empty() {
+            let lost = named.queue.indexes_within(hole.offset, hole.end())?;
+            if !lost.is_empty() {
+                named.queue.pass_over(lost.clone())?;
                 let key = (named.topic.as_ref().to_owned(), named.queue_id);
-                self.add_missing(key, inside.start, inside.end);
+                self.add_missing(key, lost.start, lost.end);
             }
         }
         Ok(())

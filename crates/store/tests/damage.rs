@@ -292,9 +292,7 @@ fn a_disk_without_room_for_what_must_go_is_only_read() {
     let (mut scene, store) = Scene::with(50);
     scene.kill(store);
     scene.spoil(20);
-    scene
-        .io
-        .fail_from("write", 1, std::io::ErrorKind::StorageFull);
+    scene.io.space_limit(1);
     let (store, report) = scene.open().unwrap();
     assert!(report.log.read_only.is_some(), "{report}");
     scene.check(&store, &[20]);
