@@ -32,6 +32,7 @@ pub mod hold;
 pub mod namesrv;
 pub mod node;
 pub mod processor;
+mod recovery;
 pub mod registration;
 pub mod schedule;
 pub mod server;

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::broker::{Broker, BrokerService};
 use crate::config::{Config, FlushDisk};
 use crate::namesrv::{self, NameServer};
+use crate::recovery;
 use crate::registration::{Changes, Registrant, Registrations};
 use crate::schedule::Delivery;
 use crate::server::{self, Server};
@@ -122,8 +123,9 @@ impl Node {
         let options = store_options(&config)?;
         let durability = durability(&options.flush);
         let root = options.root.clone();
-        let (store, recovery) = MessageStore::open(options)
+        let (store, report) = MessageStore::open(options)
             .with_context(|| format!("cannot open the store in {}", root.display()))?;
+        recovery::tell(&report);
         let changes = Changes::new(name_servers.len());
         let broker = Broker::new(
             config,
@@ -161,7 +163,7 @@ impl Node {
             namesrv_address,
             name_servers,
             store: root,
-            recovery,
+            recovery: report,
             durability,
         };
         Ok(Self {
@@ -403,6 +405,7 @@ fn store_options(config: &Config) -> Result<StoreOptions> {
             timeout: from.sync_flush_timeout,
         },
     };
+    options.recovery = from.recovery_policy;
     options.derived_flush_interval = from.derived_flush_interval;
     options.limits.body_len_max = from.body_len_max;
     options.limits.record_len_max = from.body_len_max.saturating_add(64 * 1024);

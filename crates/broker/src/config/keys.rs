@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use store::RecoveryPolicy;
+
 use super::properties::Entry;
 use super::{Config, ConfigError, FlushDisk, value};
 
@@ -233,6 +235,11 @@ const USED: &[Key] = &[
     key!("messageIndexEnable", store.index, flag),
     key!("flushDiskType", store.flush_disk, flush_disk),
     key!(
+        "foliomq.recoveryPolicy",
+        store.recovery_policy,
+        recovery_policy
+    ),
+    key!(
         "flushIntervalCommitLog",
         store.flush_interval,
         millis(1, 3_600_000)
@@ -328,6 +335,13 @@ kind!(flush_disk: FlushDisk, parse_flush_disk, |shown: &FlushDisk| {
 });
 kind!(queue_segment: u64, parse_queue_segment, |shown: &u64| shown.to_string());
 kind!(registration_period: Duration, parse_period, |shown: &Duration| millis::show(shown));
+kind!(recovery_policy: RecoveryPolicy, parse_recovery_policy, |shown: &RecoveryPolicy| {
+    match shown {
+        RecoveryPolicy::Report => "report",
+        RecoveryPolicy::Refuse => "refuse",
+    }
+    .to_owned()
+});
 
 mod number {
     pub(super) fn parse<T: TryFrom<i64>>(given: &str, least: i64, most: i64) -> Result<T, String> {
@@ -384,6 +398,14 @@ fn parse_queue_segment(given: &str) -> Result<u64, String> {
 fn parse_period(given: &str) -> Result<Duration, String> {
     let period = millis::parse(given, 1, i64::MAX)?;
     Ok(period.clamp(Duration::from_secs(10), Duration::from_secs(60)))
+}
+
+fn parse_recovery_policy(given: &str) -> Result<RecoveryPolicy, String> {
+    match given.trim() {
+        "report" => Ok(RecoveryPolicy::Report),
+        "refuse" => Ok(RecoveryPolicy::Refuse),
+        _ => Err("report or refuse".to_owned()),
+    }
 }
 
 fn parse_flush_disk(given: &str) -> Result<FlushDisk, String> {

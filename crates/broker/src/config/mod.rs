@@ -10,6 +10,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use store::RecoveryPolicy;
 use thiserror::Error;
 
 pub use self::keys::Findings;
@@ -187,6 +188,8 @@ pub struct StoreConfig {
     pub index: bool,
     /// `flushDiskType`.
     pub flush_disk: FlushDisk,
+    /// `foliomq.recoveryPolicy`: what to do about damage in the middle of the log.
+    pub recovery_policy: RecoveryPolicy,
     /// `flushIntervalCommitLog`.
     pub flush_interval: Duration,
     /// `flushCommitLogLeastPages`: pages of 4 KiB.
@@ -431,6 +434,7 @@ impl Default for StoreConfig {
             index_entry_count_max: 20_000_000,
             index: true,
             flush_disk: FlushDisk::Async,
+            recovery_policy: RecoveryPolicy::Report,
             flush_interval: Duration::from_millis(500),
             flush_least_pages: 4,
             flush_thorough_interval: Duration::from_secs(10),
