@@ -16,7 +16,7 @@ fn recover(set: &GoldenSet, variant: &str) -> Vec<Record> {
     let end = store.log().max_offset();
     let kept: Vec<Record> = all
         .into_iter()
-        .filter(|record| store.look_up(record.offset).is_some())
+        .filter(|record| answers::holds(&store, record))
         .collect();
     answers::check_records(&store, &kept);
     if let Some(served) = golden::torn_after_served(variant) {
@@ -41,6 +41,10 @@ fn recover_variant(variant: &str) -> Vec<Record> {
 }
 
 const RECORD_COUNT: usize = 2995;
+/// When the last of them was stored.
+const LAST_STORED_MS: i64 = 1_795_400_146_121;
+/// The record that `bitflip_mid_lastfile` damages.
+const DAMAGED_OFFSET: u64 = 10_801_602;
 
 #[test]
 fn as_it_was_killed() {
@@ -88,4 +92,31 @@ fn with_a_last_record_of_zeros() {
 #[test]
 fn with_a_flipped_bit_among_records_that_may_be_unsynced() {
     recover_variant("bitflip_mid_lastfile");
+}
+
+/// The same damage where the checkpoint vouches for the bytes: it costs the one record.
+#[test]
+fn with_a_flipped_bit_among_synced_records() {
+    let set = GoldenSet::torn("bitflip_mid_lastfile");
+    let later_ms = LAST_STORED_MS + 10_000;
+    let mut checkpoint = vec![0; 4096];
+    for (slot, time_ms) in checkpoint.chunks_exact_mut(8).zip([later_ms; 3]) {
+        slot.copy_from_slice(&time_ms.to_be_bytes());
+    }
+    set.write("checkpoint", &checkpoint);
+    let kept = recover(&set, "bitflip_mid_lastfile");
+    assert_eq!(kept.len(), RECORD_COUNT - 1);
+    assert!(kept.iter().all(|record| record.offset != DAMAGED_OFFSET));
+}
+
+/// Java does not start on this one.
+#[test]
+fn with_a_file_that_was_cut_short() {
+    let set = GoldenSet::torn("lastfile_truncated");
+    let cut = 10_485_760 + 300_000;
+    let whole = answers::records(&set)
+        .into_iter()
+        .filter(|record| record.end <= cut)
+        .count();
+    assert_eq!(recover(&set, "lastfile_truncated").len(), whole);
 }
