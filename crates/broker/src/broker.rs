@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use message::{UniqueKeyGenerator, UniqueKeySource};
-use mmap_core::OsIo;
 use remoting::{CommandView, RequestCode};
+use store::health::Troubles;
 use store::{Arrival, MessageStore};
 
 use crate::clients::{Consumers, Producers, QueueLocks};
@@ -15,12 +15,13 @@ use crate::hold::Holds;
 use crate::processor::pull::HeldPull;
 use crate::processor::unknown::UnknownCodes;
 use crate::processor::{
-    self, Outcome, Refusal, client, group, offset, pull, query, relay, send, send_back, settle,
-    stats, topic,
+    self, Outcome, Refusal, clean, client, group, offset, pull, query, relay, send, send_back,
+    settle, stats, topic,
 };
 use crate::registration::Changes;
 use crate::server::{Connection, Exchange, Reply, Service};
-use crate::state::json_file::{JsonFile, StateError};
+use crate::state::json_file::StateError;
+use crate::state::lost::Tables;
 use crate::state::{ConsumerOffsets, DelayOffsets, GroupTable, TopicTable, groups, topics};
 use crate::traffic::Traffic;
 
@@ -53,6 +54,8 @@ pub struct Broker {
     pub holds: Holds<HeldPull>,
     /// Topics that name servers are to be told of.
     pub changes: Arc<Changes>,
+    /// What is wrong with the tables' files.
+    pub troubles: Arc<Troubles>,
     /// What went in and out.
     pub traffic: Traffic,
     /// For messages whose producer gave none.
@@ -64,7 +67,8 @@ impl Broker {
     /// Loads the tables under `config/` in the store's directory, and adds what every broker has.
     ///
     /// # Errors
-    /// A table is unreadable, and so is its backup.
+    /// The consumer offsets are unreadable, and so is their backup; or the system refuses. Another
+    /// table of which that is so is begun anew with what the store knows of it.
     pub fn new(
         config: Config,
         address: SocketAddr,
@@ -72,14 +76,13 @@ impl Broker {
         store: Arc<MessageStore>,
         changes: Arc<Changes>,
     ) -> Result<Arc<Self>, StateError> {
-        let dir = store.options().root.join("config");
-        let file = |name: &str| JsonFile::new(OsIo, &dir, name);
-        let topics = TopicTable::load(file("topics.json"))?;
-        let groups = GroupTable::load(file("subscriptionGroup.json"))?;
-        let offset_step = config.groups.offset_version_step;
-        let offsets = ConsumerOffsets::load(file("consumerOffset.json"), offset_step)?;
-        let delay_step = config.groups.delay_offset_version_step;
-        let delays = DelayOffsets::load(file("delayOffset.json"), delay_step)?;
+        let troubles = Arc::new(Troubles::default());
+        let Tables {
+            topics,
+            groups,
+            offsets,
+            delays,
+        } = Tables::load(&store, &config.groups, &troubles)?;
         topics.add_missing(topics::system_topics(&config));
         groups.add_missing(groups::system_groups());
         let unique_keys = UniqueKeyGenerator::new(UniqueKeySource {
@@ -102,6 +105,7 @@ impl Broker {
             locks: QueueLocks::default(),
             holds: Holds::default(),
             changes,
+            troubles,
             traffic: Traffic::new(crate::clock::now_ms()),
             unique_keys,
             unknown: UnknownCodes::default(),
@@ -117,21 +121,15 @@ impl Broker {
     }
 
     /// Saves offsets that changed. Topics and groups are saved at each change, and here when that
-    /// failed.
+    /// failed. What fails is listed in `troubles`, and tried again.
     pub fn save_offsets(&self) {
-        if let Err(error) = self.topics.save().and_then(|()| self.groups.save()) {
-            tracing::error!(%error, "topics or groups are not saved; tried again");
-        }
-        if let Err(error) = self.offsets.save() {
-            tracing::error!(%error, "consumer offsets are not saved; tried again");
-        }
+        let _noted = (self.topics.save(), self.groups.save());
+        let _noted = self.offsets.save();
     }
 
     /// Saves how far the delay levels have come.
     pub fn save_delays(&self) {
-        if let Err(error) = self.delays.save() {
-            tracing::error!(%error, "delay offsets are not saved; tried again");
-        }
+        let _noted = self.delays.save();
     }
 
     /// Closes connections of clients that fell silent, and lets queue locks run out.
@@ -242,6 +240,9 @@ impl Broker {
             RequestCode::GET_ALL_DELAY_OFFSET => {
                 processor::json_body(exchange, &self.delays.snapshot())
             }
+            RequestCode::DELETE_EXPIRED_COMMITLOG => clean::expired_log(self, exchange),
+            RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => clean::expired_queues(self, exchange),
+            RequestCode::CLEAN_UNUSED_TOPIC => clean::unused_topics(self, exchange),
             RequestCode::GET_BROKER_RUNTIME_INFO => stats::runtime(self, exchange),
             RequestCode::GET_BROKER_CONFIG => stats::configuration(self, exchange),
             RequestCode::VIEW_BROKER_STATS_DATA => stats::broker_stats(request),

@@ -407,6 +407,7 @@ fn store_options(config: &Config) -> Result<StoreOptions> {
     };
     options.recovery = from.recovery_policy;
     options.derived_flush_interval = from.derived_flush_interval;
+    options.clean = from.clean.clone();
     options.limits.body_len_max = from.body_len_max;
     options.limits.record_len_max = from.body_len_max.saturating_add(64 * 1024);
     if from.crc_property {

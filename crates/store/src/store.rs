@@ -1,6 +1,6 @@
 //! The store: what embedders and the broker hold.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -373,13 +373,14 @@ impl<I: Io> MessageStore<I> {
         core.dispatcher.delete_expired_queues(&core.log, keeps)
     }
 
-    /// The topics that have queues.
-    pub fn topics(&self) -> BTreeSet<String> {
-        let queues = self.core.dispatcher.queues.set().queues();
-        queues
-            .into_iter()
-            .map(|named| named.topic.to_string())
-            .collect()
+    /// The topics that have queues, each with one more than its highest queue id.
+    pub fn topics(&self) -> BTreeMap<String, i32> {
+        let mut topics = BTreeMap::new();
+        for named in self.core.dispatcher.queues.set().queues() {
+            let count = topics.entry(named.topic.to_string()).or_insert(0);
+            *count = named.queue_id.saturating_add(1).max(*count);
+        }
+        topics
     }
 
     /// Lets what is old enough go at any hour, in the next rounds of cleaning (RocketMQ:

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use store::RecoveryPolicy;
+use store::{DeleteWhen, RecoveryPolicy};
 
 use super::properties::Entry;
 use super::{Config, ConfigError, FlushDisk, value};
@@ -272,6 +272,44 @@ const USED: &[Key] = &[
     key!("enabledAppendPropCRC", store.crc_property, flag),
     key!("messageDelayLevel", store.delay_levels, delay_levels),
     key!("maxMsgsNumBatch", store.query_count_max, number(1, 65_536)),
+    key!(
+        "fileReservedTime",
+        store.clean.reserved,
+        hours(0, 1_000_000)
+    ),
+    key!("deleteWhen", store.clean.delete_when, delete_when),
+    key!(
+        "diskMaxUsedSpaceRatio",
+        store.clean.max_used_percent,
+        number(0, 100)
+    ),
+    key!(
+        "diskSpaceCleanForciblyRatio",
+        store.clean.forced_percent,
+        number(0, 100)
+    ),
+    key!(
+        "diskSpaceWarningLevelRatio",
+        store.clean.full_percent,
+        number(0, 100)
+    ),
+    key!("cleanFileForciblyEnable", store.clean.forced_enabled, flag),
+    key!(
+        "deleteFileBatchMax",
+        store.clean.batch_max,
+        number(0, 1_000_000)
+    ),
+    key!(
+        "deleteCommitLogFilesInterval",
+        store.clean.pause,
+        millis(0, 3_600_000)
+    ),
+    key!(
+        "cleanResourceInterval",
+        store.clean.interval,
+        millis(1, 86_400_000)
+    ),
+    key!("foliomq.maxLogBytes", store.clean.log_len_max, bound),
     Key {
         name: "brokerRole",
         apply: |_, given| match given.trim() {
@@ -333,6 +371,8 @@ kind!(flush_disk: FlushDisk, parse_flush_disk, |shown: &FlushDisk| {
     };
     name.to_owned()
 });
+kind!(delete_when: DeleteWhen, parse_delete_when, |shown: &DeleteWhen| shown.to_string());
+kind!(bound: Option<u64>, parse_bound, |shown: &Option<u64>| shown.unwrap_or(0).to_string());
 kind!(queue_segment: u64, parse_queue_segment, |shown: &u64| shown.to_string());
 kind!(registration_period: Duration, parse_period, |shown: &Duration| millis::show(shown));
 kind!(recovery_policy: RecoveryPolicy, parse_recovery_policy, |shown: &RecoveryPolicy| {
@@ -363,6 +403,17 @@ mod millis {
     }
 }
 
+mod hours {
+    use std::time::Duration;
+    pub(super) fn parse(given: &str, least: i64, most: i64) -> Result<Duration, String> {
+        let hours: u64 = super::number::parse(given, least, most)?;
+        Ok(Duration::from_secs(hours * 3600))
+    }
+    pub(super) fn show(shown: &Duration) -> String {
+        (shown.as_secs() / 3600).to_string()
+    }
+}
+
 mod seconds {
     use std::time::Duration;
     pub(super) fn parse(given: &str, least: i64, most: i64) -> Result<Duration, String> {
@@ -387,6 +438,16 @@ fn address_text(given: &str) -> Result<String, String> {
 
 fn some_text(given: &str) -> Result<Option<String>, String> {
     value::text(given).map(Some)
+}
+
+fn parse_delete_when(given: &str) -> Result<DeleteWhen, String> {
+    DeleteWhen::parse(given).map_err(|_| "hours such as 04 or 04;05, from 00 to 23".to_owned())
+}
+
+/// 0 is no bound.
+fn parse_bound(given: &str) -> Result<Option<u64>, String> {
+    let bound: u64 = number::parse(given, 0, i64::MAX)?;
+    Ok((bound > 0).then_some(bound))
 }
 
 /// `MessageStoreConfig.getMappedFileSizeConsumeQueue` rounds up to whole entries of 20 bytes.
@@ -425,10 +486,10 @@ appendAckAsync appendCkAsync asyncLearner asyncSendEnable authenticationEnabled
 authenticationProvider authorizationEnabled authorizationProvider autoDeleteUnusedStats
 autoMessageVersionOnTopicLen batchDispatchRequestThreadPoolNums bitMapLengthConsumeQueueExt
 bottomMostCompressionTypeForConsumeQueueStore brokerFastFailureEnable brokerHeartbeatInterval
-brokerNotActiveTimeoutMillis channelNotActiveInterval checkCRCOnRecover cleanFileForciblyEnable
-cleanResourceInterval cleanRocksDBDirtyCQIntervalMin cleanSwapedMapInterval
-clearRetryTopicWhenDeleteTopic clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout
-clientManageThreadPoolNums clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
+brokerNotActiveTimeoutMillis channelNotActiveInterval checkCRCOnRecover
+cleanRocksDBDirtyCQIntervalMin cleanSwapedMapInterval clearRetryTopicWhenDeleteTopic
+clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout clientManageThreadPoolNums
+clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
 clientRequestThreadPoolQueueCapacity clusterTest coldDataFlowControlEnable coldDataScanEnable
 combineAssignOffsetCQType combineCQLoadingCQTypes combineCQMaxExtraSearchCommitLogFiles
 combineCQPreferCQType commercialEnable commitCommitLogLeastPages commitCommitLogThoroughInterval
@@ -440,15 +501,13 @@ consumerFallbehindThreshold consumerManageThreadPoolNums consumerManagerThreadPo
 controllerAddr correctLogicMinOffsetForceInterval correctLogicMinOffsetSleepInterval dLegerGroup
 dLegerPeers dLegerSelfId dataReadAheadEnable debugLockEnable defaultMessageRequestMode
 defaultPopShareQueueNum defaultThreadPoolNums defaultThreadPoolQueueCapacity
-deleteCommitLogFilesInterval deleteConsumeQueueFilesInterval deleteFileBatchMax
-deleteTopicWithBrokerRegistration deleteWhen destroyMapedFileIntervalForcibly
-disableConsumeIfConsumerReadSlowly disappearTimeAfterStart diskFallRecorded
-diskMaxUsedSpaceRatio diskSpaceCleanForciblyRatio diskSpaceWarningLevelRatio dispatchCqCacheNum
-dispatchCqThreads dispatchFromSenderThread duplicationEnable enableAcceleratedRecovery
-enableAllTopicList enableAsyncReput enableAutoInSyncReplicas enableBatchPush
-enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently enableCalcFilterBitMap
-enableCleanExpiredOffset enableCompaction enableConsumeQueueExt enableControllerInNamesrv
-enableControllerMode enableCreateSysGroup enableDetailStat enableLmq
+deleteConsumeQueueFilesInterval deleteTopicWithBrokerRegistration
+destroyMapedFileIntervalForcibly disableConsumeIfConsumerReadSlowly disappearTimeAfterStart
+diskFallRecorded dispatchCqCacheNum dispatchCqThreads dispatchFromSenderThread duplicationEnable
+enableAcceleratedRecovery enableAllTopicList enableAsyncReput enableAutoInSyncReplicas
+enableBatchPush enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently
+enableCalcFilterBitMap enableCleanExpiredOffset enableCompaction enableConsumeQueueExt
+enableControllerInNamesrv enableControllerMode enableCreateSysGroup enableDetailStat enableLmq
 enableLogConsumeQueueRepeatedlyBuildWhenRecover enableMixedMessageType enableMultiDispatch
 enableNettyServerTls enablePopBatchAck enablePopBufferMerge enablePropertyFilter
 enableReconnectForGoAway enableRetryTopicV2 enableRocksDBLog enableRunningFlagsInFlush
@@ -457,10 +516,10 @@ enableSingleTopicRegister enableSkipLongAwaitingAck enableSlaveActingMaster enab
 enableSplitRegistration enableTopicList endTransactionPoolQueueCapacity
 endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
 fastFailIfNoBufferInStorePool fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
-fileReservedTime filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed
-flushConsumeQueueLeastPages flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
-flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC
-forwardTimeout haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
+filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed flushConsumeQueueLeastPages
+flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
+flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC forwardTimeout
+haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
 haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize heartbeatThreadPoolNums
 heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser
 initPopOffsetByCheckMsgInMem innerClientAuthenticationCredentials isolateLogEnable kvConfigPath
@@ -580,6 +639,8 @@ mod tests {
             "brokerRole=SLAVE",
             "storePathCommitLog=/a,/b",
             "brokerName=",
+            "deleteWhen=25",
+            "fileReservedTime=-1",
         ] {
             assert!(
                 apply(bad).unwrap_err().to_string().contains("allowed is"),
@@ -594,6 +655,19 @@ mod tests {
             apply("mappedFileSizeConsumeQueue=20001\nregisterNameServerPeriod=1").unwrap();
         assert_eq!(config.store.consume_queue_segment_len, 20_020);
         assert_eq!(config.registration.period, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_rules_of_cleaning_are_read() {
+        let text = "fileReservedTime=48\ndeleteWhen=04;23\ndiskMaxUsedSpaceRatio=60\n\
+                    cleanFileForciblyEnable=false\nfoliomq.maxLogBytes=1073741824";
+        let (config, findings) = apply(text).unwrap();
+        assert_eq!(findings, Findings::default());
+        let clean = config.store.clean;
+        assert_eq!(clean.reserved, Duration::from_secs(48 * 3600));
+        assert_eq!(clean.delete_when.to_string(), "04;23");
+        assert_eq!((clean.max_used_percent, clean.forced_enabled), (60, false));
+        assert_eq!(clean.log_len_max, Some(1 << 30));
     }
 
     #[test]

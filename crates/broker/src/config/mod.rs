@@ -10,7 +10,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use store::RecoveryPolicy;
+use store::{CleanOptions, RecoveryPolicy};
 use thiserror::Error;
 
 pub use self::keys::Findings;
@@ -208,6 +208,8 @@ pub struct StoreConfig {
     pub delay_levels: Vec<Duration>,
     /// `maxMsgsNumBatch`: most messages a query returns.
     pub query_count_max: usize,
+    /// `fileReservedTime`, `deleteWhen`, the disk's watermarks, ...: how long messages are kept.
+    pub clean: CleanOptions,
 }
 
 /// What the command line can say; `None` leaves the file's word or the default.
@@ -444,6 +446,7 @@ impl Default for StoreConfig {
             crc_property: false,
             delay_levels: levels.map(Duration::from_secs).collect(),
             query_count_max: 64,
+            clean: CleanOptions::DEFAULT,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mmap_core::OsIo;
 use remoting::body::KVConfigSerializeWrapper;
@@ -28,7 +28,13 @@ impl KvConfig {
     /// # Errors
     /// It is unreadable, and so is its backup.
     pub fn load(dir: &Path) -> Result<Self, StateError> {
-        let file = JsonFile::new(OsIo, dir, "kvConfig.json");
+        let file = JsonFile::new(
+            OsIo,
+            dir,
+            "kvConfig.json",
+            &dir.join("quarantine"),
+            &Arc::default(),
+        );
         let loaded: Option<KVConfigSerializeWrapper> = file.load_json()?;
         let table = loaded.unwrap_or_default().config_table;
         Ok(Self {

@@ -3,6 +3,7 @@
 //! Handlers are functions from the broker, the exchange and the request to a reply; what they
 //! refuse they return as a [`Refusal`], which becomes the answer.
 
+pub mod clean;
 pub mod client;
 pub mod group;
 pub mod offset;

@@ -545,22 +545,9 @@ pub(super) fn refusal(error: PutError) -> Refusal {
         PutError::Append(AppendError::Busy { .. }) => ResponseCode::SYSTEM_BUSY,
         PutError::Append(
             AppendError::Full { .. } | AppendError::Failed(_) | AppendError::Closed,
-        ) => ResponseCode::SERVICE_NOT_AVAILABLE,
+        )
+        | PutError::DiskFull { .. } => ResponseCode::SERVICE_NOT_AVAILABLE,
         _ => ResponseCode::SYSTEM_ERROR,
     };
-    Refusal::new(code, error_chain(&error))
-}
-
-/// An error with its causes, in one line.
-pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = source.source();
-    }
-    text
+    Refusal::new(code, store::health::chain(&error))
 }

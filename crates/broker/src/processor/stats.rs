@@ -16,6 +16,8 @@ use remoting::header::{
 };
 use remoting::{CommandView, ResponseCode, json, properties};
 
+use store::DiskUse;
+
 use super::{Outcome, Refusal, topic};
 use crate::broker::Broker;
 use crate::server::Exchange;
@@ -238,11 +240,10 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
         available: 0,
         id: 0,
     });
-    let used = space.total.saturating_sub(space.available);
-    let ratio = if space.total == 0 {
-        0.0
-    } else {
-        used as f64 / space.total as f64
+    let health = store.health();
+    let ratio = |disk: Option<DiskUse>| {
+        let disk = disk.unwrap_or_else(|| DiskUse::of(space));
+        (f64::from(disk.percent()) / 100.0).to_string()
     };
     let mib = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1_048_576.0);
     let earliest = store.earliest_store_time().unwrap_or(-1);
@@ -253,8 +254,8 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
         ("foliomqVersion", env!("CARGO_PKG_VERSION").to_owned()),
         ("commitLogMinOffset", log.min_offset().to_string()),
         ("commitLogMaxOffset", log.max_offset().to_string()),
-        ("commitLogDiskRatio", ratio.to_string()),
-        ("consumeQueueDiskRatio", ratio.to_string()),
+        ("commitLogDiskRatio", ratio(health.log_disk)),
+        ("consumeQueueDiskRatio", ratio(health.queue_disk)),
         (
             "commitLogDirCapacity",
             format!(
@@ -275,7 +276,19 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
     ];
     table.extend(rows.map(|(name, value)| (name.to_owned(), value)));
     if let Some(failure) = log.failure() {
-        table.insert("storeFailure".to_owned(), super::send::error_chain(failure));
+        table.insert("storeFailure".to_owned(), store::health::chain(failure));
+    }
+    let is_writable = health.refusal.is_none();
+    table.insert("storeWritable".to_owned(), is_writable.to_string());
+    if let Some(refusal) = health.refusal {
+        table.insert("storeRefusal".to_owned(), refusal);
+    }
+    for trouble in health.troubles.into_iter().chain(broker.troubles.list()) {
+        let (name, since, reason) = (trouble.name, trouble.since_ms, trouble.reason);
+        table.insert(
+            format!("trouble.{name}"),
+            format!("since {since}: {reason}"),
+        );
     }
     for level in 1..=store.options().delay_levels.max() {
         let max = store

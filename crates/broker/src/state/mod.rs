@@ -4,6 +4,7 @@
 pub mod delays;
 pub mod groups;
 pub mod json_file;
+pub mod lost;
 pub mod offsets;
 pub mod table;
 pub mod topics;

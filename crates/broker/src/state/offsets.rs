@@ -167,6 +167,13 @@ impl ConsumerOffsets {
         queues.map(committed).unwrap_or_default()
     }
 
+    /// The groups that have offsets.
+    #[must_use]
+    pub fn all_groups(&self) -> Vec<String> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.keys().cloned().collect()
+    }
+
     /// Topics that a group has offsets in.
     #[must_use]
     pub fn topics_of_group(&self, group: &str) -> BTreeSet<String> {
@@ -298,7 +305,11 @@ mod tests {
     use super::*;
 
     fn offsets(dir: &std::path::Path) -> ConsumerOffsets {
-        ConsumerOffsets::load(JsonFile::new(OsIo, dir, "consumerOffset.json"), 2).unwrap()
+        ConsumerOffsets::load(
+            JsonFile::new(OsIo, dir, "consumerOffset.json", dir, &Default::default()),
+            2,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -236,7 +236,14 @@ mod tests {
     use crate::state::json_file::JsonFile;
 
     fn table(dir: &std::path::Path) -> TopicTable {
-        TopicTable::load(JsonFile::new(OsIo, dir, "topics.json")).unwrap()
+        TopicTable::load(JsonFile::new(
+            OsIo,
+            dir,
+            "topics.json",
+            dir,
+            &Default::default(),
+        ))
+        .unwrap()
     }
 
     #[test]

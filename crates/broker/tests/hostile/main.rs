@@ -11,9 +11,11 @@
     reason = "a test fails by panicking, skips loudly, and handles files as a stranger would"
 )]
 
+mod cleaning;
 mod crowd;
 mod directories;
 mod first_message;
 mod frames;
 mod killed;
 mod support;
+mod tables;
