@@ -51,6 +51,7 @@ pub use message;
 /// Its types stand in this crate's signatures.
 pub use mmap_core;
 
+mod begin;
 mod checkpoint;
 mod clean;
 mod delay;

@@ -7,16 +7,14 @@
 
 use std::sync::Arc;
 
-use commitlog::{
-    CallerError, Clock, CommitLog, CrcCheck, DirQuarantine, Known, LogError, Opening, RecoverFrom,
-    Tail, Visitor,
-};
+use commitlog::{CallerError, Clock, CommitLog, DirQuarantine, LogError, Visitor};
 use consumequeue::{ConsumeQueueOptions, ConsumeQueueSet};
 use indexfile::IndexService;
 use message::RecordView;
 use mmap_core::{FileKind, Io, IoError};
 
-use crate::checkpoint::{Checkpoint, CheckpointTimes};
+use crate::begin::{DerivedEnds, Found};
+use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::error::{DispatchError, OpenError};
 use crate::options::StoreOptions;
@@ -25,7 +23,7 @@ use crate::progress::{Progress, Step};
 use crate::queues::Queues;
 use crate::redispatch::{QueueKey, Redispatch, RefusedDamage};
 use crate::report::{OpenReport, Phase};
-use crate::state::{Anchor, State, StateFile};
+use crate::state::StateFile;
 
 /// A store that is open, without its services.
 #[derive(Debug)]
@@ -37,15 +35,6 @@ pub(crate) struct Opened<I: Io> {
     /// `None` when it cannot be written; nothing depends on it.
     pub(crate) state: Option<StateFile<I>>,
     pub(crate) report: OpenReport,
-}
-
-/// What the files say before the log is read.
-struct Found {
-    last_exit: LastExit,
-    times: CheckpointTimes,
-    /// What we remember, if the log is still the one that it was about.
-    remembered: Option<Remembered>,
-    is_power_kept: bool,
 }
 
 pub(crate) fn open<I: Io>(
@@ -62,7 +51,7 @@ pub(crate) fn open<I: Io>(
     let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
     let damaged_segments: Vec<_> = damaged_segments.collect();
     let derived = Derived::open(io, options, &found, clock, &mut phases)?;
-    let from = derived.recover_from(&opening, &found)?;
+    let from = found.recover_from(&opening, &derived.ends())?;
     let Derived {
         dispatcher,
         queue_count,
@@ -146,86 +135,6 @@ fn refusal(error: LogError) -> OpenError {
     }
 }
 
-impl Found {
-    fn read<I: Io>(
-        io: &I,
-        options: &StoreOptions,
-        last_exit: LastExit,
-        opening: &Opening<I>,
-    ) -> Result<Self, OpenError> {
-        let times = Checkpoint::read(io, &options.root)?;
-        let state = match StateFile::read(io, &options.own_dir()) {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, "the store's own state is not used");
-                None
-            }
-        };
-        let boot_id = io.boot_id().unwrap_or_default();
-        let is_power_kept = state
-            .as_ref()
-            .is_some_and(|state| !boot_id.is_empty() && state.boot_id == boot_id);
-        Ok(Self {
-            last_exit,
-            times,
-            is_power_kept,
-            remembered: match state {
-                Some(state) => remembered(state, opening)?,
-                None => None,
-            },
-        })
-    }
-
-    /// What is known of the log before it is read.
-    fn known<I: Io>(&self, opening: &Opening<I>) -> Result<Known, OpenError> {
-        let physic_ms = self.times.physic_ms;
-        if self.last_exit == LastExit::Clean {
-            return Ok(Known {
-                last_store_ms: (physic_ms > 0).then_some(physic_ms),
-                ..Known::CLEAN
-            });
-        }
-        let synced_base = opening.recovery_start(self.times.recovery_start_ms())?;
-        let remembered = self.remembered.as_ref().map(|remembered| &remembered.state);
-        let remembered = remembered.filter(|state| state.flushed > synced_base);
-        Ok(Known {
-            flushed: remembered.map_or(synced_base, |state| state.flushed),
-            flushed_last_ms: remembered.and_then(|state| Some(state.anchor?.store_ms)),
-            flushed_before_ms: self.times.flushed_before_ms(),
-            is_power_kept: self.is_power_kept,
-            last_store_ms: None,
-        })
-    }
-}
-
-/// What is left of a state, after a look at the log.
-struct Remembered {
-    state: State,
-    /// Whether the anchor stands where it stood. If it is damaged the state still tells what was
-    /// synced, but not where a record begins.
-    is_certain: bool,
-}
-
-/// Compares what the state tells of the log with the log: a whole record in the anchor's place
-/// that is another one tells that the log is.
-fn remembered<I: Io>(state: State, opening: &Opening<I>) -> Result<Option<Remembered>, OpenError> {
-    let segments = opening.segments();
-    let Some(anchor) = state.anchor else {
-        return Ok(None);
-    };
-    let held = segments.min_offset()..=segments.published();
-    if state.segment_len != segments.segment_len()
-        || !held.contains(&anchor.offset)
-        || !held.contains(&state.flushed.max(state.derived))
-        || anchor.end() > state.flushed.min(state.derived)
-    {
-        return Ok(None);
-    }
-    let is_same = opening.look_at(anchor.offset, |view| Anchor::of(view) == anchor)?;
-    let is_certain = is_same == Some(true);
-    Ok((is_same != Some(false)).then_some(Remembered { state, is_certain }))
-}
-
 /// The derived files, loaded.
 struct Derived<I: Io> {
     dispatcher: Dispatcher<I>,
@@ -301,64 +210,14 @@ impl<I: Io> Derived<I> {
         })
     }
 
-    /// Where the log is read from: everything before is synced and has its entries.
-    fn recover_from(&self, opening: &Opening<I>, found: &Found) -> Result<RecoverFrom, OpenError> {
-        let segments = opening.segments();
-        let (min, end) = (segments.min_offset(), segments.published());
-        let base_of = |offset: u64| {
-            let inside = offset.clamp(min, end.saturating_sub(1).max(min));
-            inside - inside % segments.segment_len()
-        };
-        let known = found.known(opening)?;
-        let queues_end = self.dispatcher.queues.set().max_physical_end().unwrap_or(0);
-        let index_end = self.index_end();
-        let remembered = found.remembered.as_ref();
-        let certain = remembered.filter(|remembered| remembered.is_certain);
-        let remembered = certain.and_then(|Remembered { state, .. }| {
-            let anchor = state.anchor?;
-            let has_entries = queues_end >= anchor.end() && index_end >= state.index_end;
-            has_entries.then_some((state.flushed.min(state.derived), anchor.store_ms))
-        });
-        let (mut offset, mut last_store_ms) = match (remembered, found.last_exit) {
-            (Some(place), _) => place,
-            (None, LastExit::Clean) => (base_of(queues_end), 0),
-            (None, LastExit::Unclean) => {
-                let synced_base = opening.recovery_start(found.times.recovery_start_ms())?;
-                (base_of(queues_end).min(synced_base), 0)
-            }
-        };
-        if let Some(indexed_to) = self.index_resume_offset
-            && indexed_to < offset
-        {
-            // The index ends with a message, unless it is wrong.
-            let is_record = opening.look_at(indexed_to, |_| ())?.is_some();
-            let needed = if is_record {
-                indexed_to
-            } else {
-                base_of(indexed_to)
-            };
-            (offset, last_store_ms) = (needed, 0);
-        }
-        if let Some(damage) = opening.damaged().first()
-            && damage.base < offset
-        {
-            (offset, last_store_ms) = (damage.base, 0);
-        }
-        Ok(RecoverFrom {
-            offset,
-            last_store_ms,
-            known,
-            crc: CrcCheck::Body,
-            tail: Tail::Unknown,
-        })
-    }
-
-    /// Where the index ends; 0 for an empty one.
-    fn index_end(&self) -> u64 {
+    /// What recovery needs to know of them.
+    fn ends(&self) -> DerivedEnds {
         let index = self.dispatcher.index.as_ref();
-        index
-            .and_then(IndexService::end_physical_offset)
-            .unwrap_or(0)
+        let index_end = index.map(|index| index.end_physical_offset().unwrap_or(0));
+        DerivedEnds {
+            queues: self.dispatcher.queues.set().max_physical_end().unwrap_or(0),
+            index: self.index_resume_offset.or(index_end),
+        }
     }
 }
 
