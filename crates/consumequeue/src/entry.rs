@@ -50,9 +50,24 @@ impl Entry {
 
     /// Offset of the message's unit in the queue's extension files, if the tags code is the
     /// address of one and not a hash (RocketMQ 5.3.3 `ConsumeQueueExt.isExtAddr`, `unDecorate`).
+    #[inline]
     pub fn extension_offset(&self) -> Option<u64> {
-        (self.tags_code <= EXTENSION_ADDRESS_MAX)
+        Self::is_extension_address(self.tags_code)
             .then(|| self.tags_code.cast_unsigned() ^ i64::MIN.cast_unsigned())
+    }
+
+    /// Whether a tags code is the address of an extension unit.
+    #[inline]
+    pub(crate) fn is_extension_address(tags_code: i64) -> bool {
+        tags_code <= EXTENSION_ADDRESS_MAX
+    }
+
+    /// The entry with the address of the extension unit at `offset` in place of its tags code.
+    pub(crate) fn extended_by(self, offset: u64) -> Self {
+        Self {
+            tags_code: (offset ^ i64::MIN.cast_unsigned()).cast_signed(),
+            ..self
+        }
     }
 
     /// The bytes on disk.

@@ -73,6 +73,16 @@ impl ConsumeQueueError {
     }
 }
 
+impl ConsumeQueueError {
+    /// Whether files are short or missing, as no configuration explains it.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(
+            self,
+            Self::Queue(QueueError::Damaged { .. } | QueueError::Gap { .. })
+        )
+    }
+}
+
 impl From<AppendError> for ConsumeQueueError {
     fn from(error: AppendError) -> Self {
         match error {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use mmap_core::{Io, IoError};
 
 use crate::error::ConsumeQueueError;
-use crate::options::ConsumeQueueOptions;
+use crate::options::{ConsumeQueueOptions, ExtensionOptions, OpenPolicy};
 use crate::queue::ConsumeQueue;
 
 /// What all queues of a set have in common.
@@ -21,6 +21,8 @@ use crate::queue::ConsumeQueue;
 pub(crate) struct Shared<I: Io> {
     pub(crate) io: I,
     pub(crate) options: ConsumeQueueOptions,
+    /// What was written before the process began may not be on the device.
+    pub(crate) is_unclean: bool,
     /// The queues whose files are open. Locked after a queue's writer; within it other writers are
     /// only tried.
     ring: Mutex<VecDeque<Weak<ConsumeQueue<I>>>>,
@@ -34,16 +36,23 @@ pub(crate) struct Shared<I: Io> {
 }
 
 impl<I: Io> Shared<I> {
-    pub(crate) fn new(io: I, options: ConsumeQueueOptions) -> Self {
+    pub(crate) fn new(io: I, options: ConsumeQueueOptions, policy: OpenPolicy) -> Self {
         Self {
             io,
             options,
+            is_unclean: policy == OpenPolicy::Unclean,
             ring: Mutex::new(VecDeque::new()),
             dirty: Mutex::new(Vec::new()),
             unsynced_dirs: Mutex::new(BTreeSet::new()),
             syncing_dirs: Mutex::new(()),
             poisoned: AtomicBool::new(false),
         }
+    }
+
+    /// The extensions' options, if new entries get units.
+    pub(crate) fn written_extensions(&self) -> Option<&ExtensionOptions> {
+        let options = self.options.extensions.as_ref();
+        options.filter(|options| options.is_written)
     }
 
     /// Takes in a queue that has just opened its files, and closes others if there are too many.

@@ -7,6 +7,7 @@
 //! built again.
 //!
 //! - [`ConsumeQueue`]: put, read, search by time, cut and trim where the log was.
+//! - [`ExtensionUnit`]: what an entry may refer to, in files beside the queue's.
 //! - [`ConsumeQueueSet`]: all queues of a store, of which only those in use have files open.
 //!
 //! A place is never guessed: an entry that does not belong right behind the last one is refused
@@ -45,6 +46,7 @@ pub use segment_queue;
 
 mod entry;
 mod error;
+mod extension;
 mod hot;
 mod locate;
 mod options;
@@ -56,9 +58,11 @@ mod set;
 
 pub use entry::{ENTRY_LEN, EXTENSION_ADDRESS_MAX, Entry};
 pub use error::ConsumeQueueError;
-pub use options::{ConsumeQueueOptions, OpenPolicy};
+pub use extension::{ExtensionUnit, UNIT_LEN_MIN};
+pub use options::{ConsumeQueueOptions, ExtensionOptions, OpenPolicy};
 pub use queue::{ConsumeQueue, PutOutcome};
 pub use read::{Entries, EntryIter};
+pub use recover::Doubt;
 pub use search::Boundary;
 pub use segment_queue::{FlushPolicy, Trimmed};
-pub use set::{ConsumeQueueSet, NamedQueue, OpenReport, RecoverReport};
+pub use set::{ConsumeQueueSet, DoubtfulQueue, NamedQueue, OpenReport, RecoverReport};

@@ -1,6 +1,6 @@
 //! What consume queues are opened with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mmap_core::Advice;
 use segment_queue::{DamagePolicy, NameSync, SegmentQueueOptions};
@@ -21,6 +21,37 @@ pub struct ConsumeQueueOptions {
     /// How many queues have files open and mapped at most; those that were not used for longest
     /// are closed and opened again when needed. Each takes up to two descriptors. Default: 1024.
     pub hot_queue_count_max: usize,
+    /// Where the extension files are, if the queues may have some. Default: none.
+    pub extensions: Option<ExtensionOptions>,
+}
+
+/// Extension files (RocketMQ 5.3.3 `ConsumeQueueExt`). Entries that refer to them are read whether
+/// or not new ones are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtensionOptions {
+    /// Their directory: `consumequeue_ext`, beside the queues'.
+    pub root: PathBuf,
+    /// Length of a file in bytes; part of the format (`mappedFileSizeConsumeQueueExt`).
+    /// [`DEFAULT_FILE_LEN`](Self::DEFAULT_FILE_LEN) is RocketMQ's.
+    pub file_len: u64,
+    /// Whether each new entry gets a unit (`enableConsumeQueueExt`).
+    pub is_written: bool,
+}
+
+impl ExtensionOptions {
+    /// 48 MiB.
+    pub const DEFAULT_FILE_LEN: u64 = 48 * 1024 * 1024;
+    /// A file must hold a unit and an end mark.
+    const FILE_LEN_MIN: u64 = 32;
+
+    /// Units under `root` are read, and none are written.
+    pub fn read_only(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            file_len: Self::DEFAULT_FILE_LEN,
+            is_written: false,
+        }
+    }
 }
 
 impl ConsumeQueueOptions {
@@ -29,6 +60,7 @@ impl ConsumeQueueOptions {
         file_len: 300_000 * ENTRY_LEN as u64,
         allocate_step: 16 * 1024,
         hot_queue_count_max: 1024,
+        extensions: None,
     };
 
     /// The defaults with files of this length, rounded up to whole entries as RocketMQ does.
@@ -64,6 +96,12 @@ impl ConsumeQueueOptions {
         }
         if self.hot_queue_count_max == 0 {
             return refuse("hot_queue_count_max", 0, "must be at least 1");
+        }
+        if let Some(extensions) = &self.extensions
+            && extensions.file_len < ExtensionOptions::FILE_LEN_MIN
+        {
+            let expected = "must be at least 32 bytes";
+            return refuse("extensions.file_len", extensions.file_len, expected);
         }
         Ok(())
     }

@@ -3,21 +3,27 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
-use mmap_core::{Access, Io, IoFile, OsIo};
+use mmap_core::{Io, OsIo};
 use segment_queue::{
     AppendError, DamagePolicy, FlushPolicy, SegmentQueue, SegmentQueueOptions, SegmentWriter,
-    Trimmed, segment_name,
 };
 
 use crate::entry::{ENTRY_LEN, Entry};
 use crate::error::ConsumeQueueError;
+use crate::extension::{Extension, ExtensionUnit, Referenced, sync_closed};
 use crate::hot::{Shared, lock, read, write};
-use crate::options::{ConsumeQueueOptions, OpenPolicy, index_to_offset, offset_to_index};
+use crate::options::{
+    ConsumeQueueOptions, ExtensionOptions, OpenPolicy, index_to_offset, offset_to_index,
+};
 use crate::read::Entries;
-use crate::recover::Bounds;
-use crate::search::{Boundary, TimeSearch, entry_at, message_at_or_after, partition};
+use crate::recover::{Bounds, Doubt};
+use crate::search::last_where;
+
+mod ends;
+
+pub(crate) use ends::remove_segments;
 
 /// Fillers appended at once.
 const FILL_COUNT: usize = 1024;
@@ -58,6 +64,8 @@ pub struct ConsumeQueue<I: Io = OsIo> {
     /// There while the files are open, and only then.
     readers: RwLock<Option<Arc<SegmentQueue<I>>>>,
     pub(crate) writer: Mutex<Files<I>>,
+    /// The extension files, once an entry refers to them.
+    extension: OnceLock<Box<Extension<I>>>,
 }
 
 /// The one writer of a queue whose files are open.
@@ -99,15 +107,19 @@ impl<I: Io> ConsumeQueue<I> {
         policy: OpenPolicy,
     ) -> Result<Arc<Self>, ConsumeQueueError> {
         options.validate()?;
-        Self::open_shared(&Arc::new(Shared::new(io, options)), dir, policy)
+        let shared = Arc::new(Shared::new(io, options, policy));
+        Self::open_shared(&shared, dir, policy).map(|(queue, _doubt)| queue)
     }
 
     pub(crate) fn open_shared(
         shared: &Arc<Shared<I>>,
         dir: &Path,
         policy: OpenPolicy,
-    ) -> Result<Arc<Self>, ConsumeQueueError> {
-        let bounds = Bounds::find(&shared.io, &shared.options, dir, policy)?;
+    ) -> Result<(Arc<Self>, Option<Doubt>), ConsumeQueueError> {
+        let (bounds, doubt) = match Bounds::find(&shared.io, &shared.options, dir, policy) {
+            Err(error) if error.is_broken() => (Bounds::EMPTY, Some(Doubt::default())),
+            found => found?,
+        };
         let queue = Self::with_bounds(shared, dir, bounds);
         if bounds.flushed_index < bounds.max_index {
             queue.mark_dirty();
@@ -116,7 +128,10 @@ impl<I: Io> ConsumeQueue<I> {
                 shared.add_unsynced_dir(above);
             }
         }
-        Ok(queue)
+        if let Some(options) = shared.written_extensions() {
+            queue.extension(options).check_files(shared, options)?;
+        }
+        Ok((queue, doubt))
     }
 
     pub(crate) fn with_bounds(shared: &Arc<Shared<I>>, dir: &Path, bounds: Bounds) -> Arc<Self> {
@@ -135,6 +150,7 @@ impl<I: Io> ConsumeQueue<I> {
             deleted: AtomicBool::new(false),
             readers: RwLock::new(None),
             writer: Mutex::new(None),
+            extension: OnceLock::new(),
         })
     }
 
@@ -179,6 +195,30 @@ impl<I: Io> ConsumeQueue<I> {
     /// Nothing was put then. [`ConsumeQueueError::Entry`]; [`ConsumeQueueError::Deleted`];
     /// [`ConsumeQueueError::Poisoned`]; [`ConsumeQueueError::is_full`] tells a full disk.
     pub fn put(&self, index: i64, entry: Entry) -> Result<PutOutcome, ConsumeQueueError> {
+        self.put_extended(index, entry, None)
+    }
+
+    /// As [`put`](Self::put), of a message stored at `store_time_ms`: where extension units are
+    /// [written](crate::ExtensionOptions::is_written), the entry refers to one. If there is no
+    /// room for the unit, the entry has its tags code in itself, as with RocketMQ.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_stored(
+        &self,
+        index: i64,
+        entry: Entry,
+        store_time_ms: i64,
+    ) -> Result<PutOutcome, ConsumeQueueError> {
+        self.put_extended(index, entry, Some(store_time_ms))
+    }
+
+    fn put_extended(
+        &self,
+        index: i64,
+        mut entry: Entry,
+        store_time_ms: Option<i64>,
+    ) -> Result<PutOutcome, ConsumeQueueError> {
         entry.check(index)?;
         self.shared.check_poison()?;
         let mut files = lock(&self.writer);
@@ -193,6 +233,16 @@ impl<I: Io> ConsumeQueue<I> {
         }
         if index > max_index && !is_first {
             return Ok(PutOutcome::Gap { max_index });
+        }
+        if let (Some(store_time_ms), Some(options)) =
+            (store_time_ms, self.shared.written_extensions())
+        {
+            let unit = ExtensionUnit::encode(entry.tags_code, store_time_ms);
+            let extension = self.extension(options);
+            let referenced = || self.last_referenced(&mut files);
+            if let Ok(offset) = extension.append(&self.shared, options, &unit, referenced) {
+                entry = entry.extended_by(offset);
+            }
         }
         let appended = if is_first {
             self.put_first(&mut files, index, entry)
@@ -286,7 +336,15 @@ impl<I: Io> ConsumeQueue<I> {
         self.shared.check_poison()?;
         // Cleared first: who puts from now on enters the queue again.
         self.dirty.store(false, Ordering::Release);
-        let flushed = self.sync(policy).inspect_err(|_| self.shared.poison())?;
+        // The units first: an entry that is durable refers to a unit that is.
+        let flushed = match &self.shared.options.extensions {
+            Some(options) if self.shared.is_unclean || self.extension.get().is_some() => {
+                self.extension(options).flush(&self.shared)
+            }
+            _ => Ok(()),
+        }
+        .and_then(|()| self.sync(policy))
+        .inspect_err(|_| self.shared.poison())?;
         self.flushed_index.fetch_max(flushed, Ordering::AcqRel);
         let done = self.flushed_index() >= self.max_index();
         if !done {
@@ -308,23 +366,9 @@ impl<I: Io> ConsumeQueue<I> {
         self.shared.sync_dirs()?;
         // Closed to make room: nobody puts to it, so whatever is due is due now.
         let max_index = self.max_index();
-        let segment_len = self.shared.options.file_len;
-        let mut offset = index_to_offset(self.flushed_index());
-        while offset < index_to_offset(max_index) {
-            let base = offset - offset % segment_len;
-            let path = self.dir.join(segment_name(base));
-            match self.shared.io.open(&path, Access::ReadWrite) {
-                Ok(file) => file.sync_data()?,
-                // Trimmed or deleted meanwhile: nothing to keep.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-            offset = base + segment_len;
-        }
-        match self.shared.io.sync_dir(&self.dir) {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(max_index),
-        }
+        let due = index_to_offset(self.flushed_index())..index_to_offset(max_index);
+        sync_closed(&self.shared, &self.dir, due, self.shared.options.file_len)?;
+        Ok(max_index)
     }
 
     /// The first message: anew if the files, which have none, are not where it belongs.
@@ -333,6 +377,18 @@ impl<I: Io> ConsumeQueue<I> {
         files: &mut MutexGuard<'_, Files<I>>,
         index: i64,
         entry: Entry,
+    ) -> Result<(), ConsumeQueueError> {
+        self.begin_files(files, index)?;
+        self.append(files, &entry.encode())?;
+        self.min_index.store(index, Ordering::Release);
+        Ok(())
+    }
+
+    /// Fills the file that `index` belongs to up to there, and makes it the first.
+    fn begin_files(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        index: i64,
     ) -> Result<(), ConsumeQueueError> {
         let per_file = self.shared.options.entries_per_file();
         let base_index = index - index % per_file;
@@ -345,10 +401,7 @@ impl<I: Io> ConsumeQueue<I> {
             self.flushed_index.store(base_index, Ordering::Release);
         }
         let fill_count = index - self.max_index.load(Ordering::Relaxed);
-        self.append_fillers(files, fill_count)?;
-        self.append(files, &entry.encode())?;
-        self.min_index.store(index, Ordering::Release);
-        Ok(())
+        self.append_fillers(files, fill_count)
     }
 
     fn append_fillers(
@@ -458,6 +511,9 @@ impl<I: Io> ConsumeQueue<I> {
     pub(crate) fn close_files(&self, files: &mut MutexGuard<'_, Files<I>>) {
         **files = None;
         *write(&self.readers) = None;
+        if let Some(extension) = self.extension.get() {
+            extension.close_files();
+        }
     }
 
     /// The open queue, opened now if it is closed; `None` for a deleted one.
@@ -488,162 +544,68 @@ impl<I: Io> ConsumeQueue<I> {
     }
 }
 
-/// Moving the ends.
+/// Extension units.
 impl<I: Io> ConsumeQueue<I> {
-    /// Brings the queue in line with a log of `log_min..log_end` after opening:
-    /// [`truncate`](Self::truncate), then [`correct_min`](Self::correct_min). Returns the count of
-    /// entries cut off.
+    /// The tags code that an entry of this queue stands for: its own, or that of the extension
+    /// unit that it refers to. `None` if there is no such unit, or none that is whole: then nobody
+    /// knows the message's tag but the message (RocketMQ passes it to the client).
     ///
     /// # Errors
-    /// As those.
-    pub fn recover(&self, log_min: u64, log_end: u64) -> Result<u64, ConsumeQueueError> {
-        let cut_count = self.truncate(log_end)?;
-        self.correct_min(log_min)?;
-        Ok(cut_count)
+    /// Those of reading the unit.
+    #[inline]
+    pub fn tags_code(&self, entry: &Entry) -> Result<Option<i64>, ConsumeQueueError> {
+        match entry.extension_offset() {
+            None => Ok(Some(entry.tags_code)),
+            Some(offset) => Ok(self.unit_at(offset)?.map(|unit| unit.tags_code)),
+        }
     }
 
-    /// Cuts off the entries of messages that do not end at or below `log_end`, durably; returns
-    /// their count. Only before the queue is read by anybody.
+    /// The extension unit that an entry of this queue refers to.
     ///
     /// # Errors
-    /// [`segment_queue::QueueError::Pinned`] while somebody holds entries of the last file; those of the files.
-    pub fn truncate(&self, log_end: u64) -> Result<u64, ConsumeQueueError> {
-        let log_end = i64::try_from(log_end).unwrap_or(i64::MAX);
-        let mut files = lock(&self.writer);
-        if self.max_physical_end.load(Ordering::Relaxed) <= log_end {
-            return Ok(0);
+    /// Those of reading it.
+    pub fn unit(&self, entry: &Entry) -> Result<Option<ExtensionUnit>, ConsumeQueueError> {
+        match entry.extension_offset() {
+            None => Ok(None),
+            Some(offset) => self.unit_at(offset),
         }
-        let base_index = self.base_index.load(Ordering::Relaxed);
-        let max_index = self.max_index.load(Ordering::Relaxed);
-        // Slices of the readers' side would keep the segment from being cut.
-        let writer = self.open_files(&mut files)?;
-        let queue = Arc::clone(writer.queue());
-        let end = partition(&queue, base_index..max_index, |entry| {
-            entry.physical_end() <= log_end
-        })?;
-        let physical_end = if end > base_index {
-            entry_at(&queue, end - 1)?.physical_end()
-        } else {
-            -1
-        };
-        // Whatever becomes of the files, what goes is not shown any more.
-        self.max_physical_end.store(physical_end, Ordering::Release);
-        self.max_index.store(end, Ordering::Release);
-        self.flushed_index.fetch_min(end, Ordering::AcqRel);
-        if self.min_index.load(Ordering::Relaxed) >= end {
-            self.min_index.store(end, Ordering::Release);
-            self.min_physical.store(i64::MAX, Ordering::Release);
-        }
-        let cut = writer.truncate(index_to_offset(end));
-        self.or_close(&mut files, cut.map_err(Into::into))?;
-        Ok((max_index - end).unsigned_abs())
     }
 
-    /// Moves [`min_index`](Self::min_index) up to the first message at or above `log_min`, where
-    /// the log begins now; returns it. A queue whose messages have all expired keeps its numbers.
-    ///
-    /// # Errors
-    /// Those of reading the files.
-    pub fn correct_min(&self, log_min: u64) -> Result<i64, ConsumeQueueError> {
-        let log_min = i64::try_from(log_min).unwrap_or(i64::MAX);
-        if self.min_physical.load(Ordering::Acquire) >= log_min {
-            return Ok(self.min_index());
+    fn unit_at(&self, offset: u64) -> Result<Option<ExtensionUnit>, ConsumeQueueError> {
+        match &self.shared.options.extensions {
+            None => Ok(None),
+            Some(options) => self.extension(options).unit(&self.shared, options, offset),
         }
-        let mut files = lock(&self.writer);
-        let min_index = self.min_index.load(Ordering::Relaxed);
-        let max_index = self.max_index.load(Ordering::Relaxed);
-        let first = if self.max_physical_end.load(Ordering::Relaxed) <= log_min {
-            // All have expired: no need to open the files.
-            None
-        } else {
-            let queue = Arc::clone(self.open_files(&mut files)?.queue());
-            let border = partition(&queue, min_index..max_index, |entry| {
-                entry.physical_offset < log_min
-            })?;
-            message_at_or_after(&queue, border..max_index)?
-        };
-        let (index, physical) = match first {
-            Some((index, entry)) => (index, entry.physical_offset),
-            None => (max_index, i64::MAX),
-        };
-        self.min_index.store(index, Ordering::Release);
-        self.min_physical.store(physical, Ordering::Release);
-        Ok(index)
     }
 
-    /// Moves the minimum up to the log's and removes the files whose messages have all expired,
-    /// never the last one. Entries that are being read stay valid. A file that was not flushed
-    /// yet waits for a later trim.
-    ///
-    /// # Errors
-    /// Those of reading and removing the files.
-    pub fn trim(&self, log_min: u64) -> Result<Trimmed, ConsumeQueueError> {
-        let min_index = self.correct_min(log_min)?;
-        let mut files = lock(&self.writer);
-        let base_index = self.base_index.load(Ordering::Relaxed);
-        let deleted = self.deleted.load(Ordering::Relaxed);
-        if deleted || min_index - base_index < self.shared.options.entries_per_file() {
-            return Ok(Trimmed::default());
-        }
-        let queue = Arc::clone(self.open_files(&mut files)?.queue());
-        let trimmed = queue.trim_to(index_to_offset(min_index));
-        self.base_index
-            .store(offset_to_index(queue.min_offset()), Ordering::Release);
-        Ok(trimmed?)
+    fn extension(&self, options: &ExtensionOptions) -> &Extension<I> {
+        self.extension
+            .get_or_init(|| Box::new(Extension::of_queue(&self.shared, options, &self.dir)))
     }
 
-    /// Index of the message that a search for a time finds; see [`Boundary`]. Between
-    /// [`min_index`](Self::min_index) and [`max_index`](Self::max_index), both included.
-    ///
-    /// `store_time_ms` looks up when an entry's message was stored; `None` when the log does not
-    /// hold it any more. It is called about once per file and twice per halving.
-    ///
-    /// # Errors
-    /// Those of reading the files.
-    pub fn index_by_time(
+    /// The last unit that an entry of the last file refers to.
+    fn last_referenced(
         &self,
-        timestamp_ms: i64,
-        boundary: Boundary,
-        store_time_ms: &dyn Fn(&Entry) -> Option<i64>,
-    ) -> Result<i64, ConsumeQueueError> {
-        let (min_index, max_index) = (self.min_index(), self.max_index());
-        let base_index = self.base_index.load(Ordering::Acquire);
-        if max_index <= base_index {
-            return Ok(min_index);
+        files: &mut MutexGuard<'_, Files<I>>,
+    ) -> Result<Referenced, ConsumeQueueError> {
+        let base_index = self.base_index.load(Ordering::Relaxed);
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        if self.max_physical_end.load(Ordering::Relaxed) < 0 || max_index <= base_index {
+            return Ok(Referenced::Nothing);
         }
-        let Some(queue) = self.open_queue()? else {
-            return Ok(min_index);
-        };
-        let search = TimeSearch {
-            queue: &queue,
-            base_index,
-            min_index,
-            max_index,
-            entries_per_file: self.shared.options.entries_per_file(),
-            timestamp_ms,
-            store_time_ms,
-        };
-        let found = search.run(boundary)?;
-        // RocketMQ 5.3.3 ConsumeQueueStore.getOffsetInQueueByTime clamps.
-        Ok(found.min(max_index).max(min_index))
-    }
-
-    /// Removes the files. Entries that are being read stay valid; nothing more can be put.
-    ///
-    /// # Errors
-    /// Those of removing the files; the queue takes nothing more either way.
-    pub(crate) fn delete(&self) -> Result<(), ConsumeQueueError> {
-        let mut files = lock(&self.writer);
-        let opened = self.open_files(&mut files).map(|_| ());
-        self.deleted.store(true, Ordering::Release);
-        self.min_index
-            .store(self.max_index.load(Ordering::Relaxed), Ordering::Release);
-        *write(&self.readers) = None;
-        let writer = files.take();
-        opened?;
-        match writer {
-            Some(writer) => Ok(writer.delete()?),
-            None => Ok(()),
-        }
+        let queue = Arc::clone(self.open_files(files)?.queue());
+        let per_file = self.shared.options.entries_per_file();
+        let floor = (max_index - 1 - (max_index - 1) % per_file).max(base_index);
+        let found = last_where(&queue, floor..max_index, |entry| {
+            entry.extension_offset().is_some()
+        })?;
+        Ok(match found {
+            Some((index, entry)) => match entry.extension_offset() {
+                Some(offset) if index + 1 == max_index => Referenced::Last(offset),
+                Some(offset) => Referenced::Earlier(offset),
+                None => Referenced::Nothing,
+            },
+            None => Referenced::Nothing,
+        })
     }
 }

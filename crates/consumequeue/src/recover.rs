@@ -21,6 +21,18 @@ const FIRST_READ_LEN: usize = 204 * ENTRY_LEN;
 const READ_LEN: usize = 13_107 * ENTRY_LEN;
 /// How far behind the end remains of a lost write are looked for after a crash.
 const PROBE_LEN: usize = 16 * 1024;
+/// Entries behind the end that are kept as evidence, from either side.
+const BEHIND_COUNT: usize = 4;
+
+/// Why a queue may hold less than was put to it: behind its end is something else than zeros. A
+/// crash leaves that, and so does an earlier truncation by RocketMQ; but it may also be what damage
+/// in the middle has cut off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// Some of the entries behind the end that a message may have. Only the log can tell whether
+    /// there is one; if there is, the queue has lost it.
+    pub behind: Vec<(i64, Entry)>,
+}
 
 /// The ends of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +68,10 @@ impl Bounds {
         options: &ConsumeQueueOptions,
         dir: &Path,
         policy: OpenPolicy,
-    ) -> Result<Self, ConsumeQueueError> {
+    ) -> Result<(Self, Option<Doubt>), ConsumeQueueError> {
         let bases = segment_bases(io, options, dir, policy)?;
         let Some(&first_base) = bases.first() else {
-            return Ok(Self::EMPTY);
+            return Ok((Self::EMPTY, None));
         };
         let scanner = Scanner {
             io,
@@ -68,13 +80,17 @@ impl Bounds {
             policy,
         };
         let tail = scanner.find_tail(&bases)?;
+        let mut doubt = None;
         if tail.untidy {
+            doubt = Some(Doubt {
+                behind: scanner.entries_behind(&bases, &tail)?,
+            });
             let (_queue, mut writer) =
                 SegmentQueue::open(io.clone(), &options.segments(dir, DamagePolicy::Refuse))?;
             writer.truncate(index_to_offset(tail.next_index))?;
         }
         let first = scanner.first_message(&bases, &tail)?;
-        Ok(Self {
+        let bounds = Self {
             base_index: offset_to_index(first_base),
             min_index: first.map_or(tail.next_index, |(index, _)| index),
             max_index: tail.next_index,
@@ -82,9 +98,11 @@ impl Bounds {
             max_physical_end: tail.physical_end,
             flushed_index: match policy {
                 OpenPolicy::Clean => tail.next_index,
-                OpenPolicy::Unclean => tail.scanned_from,
+                // A process that was killed may have left all of it in the page cache.
+                OpenPolicy::Unclean => offset_to_index(first_base),
             },
-        })
+        };
+        Ok((bounds, doubt))
     }
 }
 
@@ -208,6 +226,39 @@ impl<I: Io> Scanner<'_, I> {
             .unwrap_or_default();
         file.read_exact_at(probe, end)?;
         Ok(probe.iter().any(|byte| *byte != 0))
+    }
+
+    /// Entries behind the end that look like a message's: the first and the last few of those that
+    /// are near, and the first of the last file.
+    fn entries_behind(
+        &self,
+        bases: &[u64],
+        tail: &Tail,
+    ) -> Result<Vec<(i64, Entry)>, ConsumeQueueError> {
+        let end = index_to_offset(tail.next_index);
+        let near = end - end % self.options.file_len;
+        let mut behind = Vec::new();
+        for base in [Some(near), bases.last().copied()].into_iter().flatten() {
+            let start = end.max(base);
+            if !bases.contains(&base) || start >= base + self.options.file_len {
+                continue;
+            }
+            let file = self
+                .io
+                .open(&self.dir.join(segment_name(base)), Access::ReadOnly)?;
+            let mut buf = vec![0; PROBE_LEN / ENTRY_LEN * ENTRY_LEN];
+            self.read_next(&file, start - base, &mut buf)?;
+            let (entries, _) = buf.as_chunks();
+            let mut found: Vec<(i64, Entry)> = (offset_to_index(start)..)
+                .zip(entries.iter().map(Entry::decode))
+                .filter(|(_, entry)| entry.is_used() && !entry.is_filler())
+                .collect();
+            if found.len() > 2 * BEHIND_COUNT {
+                found.drain(BEHIND_COUNT..found.len() - BEHIND_COUNT);
+            }
+            behind.append(&mut found);
+        }
+        Ok(behind)
     }
 
     /// The first entry of the queue that is a message. Fillers may stand before it.

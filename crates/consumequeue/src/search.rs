@@ -62,6 +62,32 @@ pub(crate) fn message_at_or_after<I: Io>(
     Ok(None)
 }
 
+/// The last entry of `range` for which a condition holds.
+pub(crate) fn last_where<I: Io>(
+    queue: &SegmentQueue<I>,
+    range: Range<i64>,
+    condition: impl Fn(&Entry) -> bool,
+) -> Result<Option<(i64, Entry)>, ConsumeQueueError> {
+    let mut buf = [0; ENTRY_LEN * SKIP_COUNT as usize];
+    let mut end = range.end;
+    // One first: it nearly always is the one.
+    let mut count = 1;
+    while end > range.start {
+        let start = (end - count).max(range.start);
+        let len = usize::try_from(index_to_offset(end - start)).unwrap_or(0);
+        let chunk = buf.get_mut(..len).unwrap_or_default();
+        queue.read_exact_at(index_to_offset(start), chunk)?;
+        let (entries, _) = chunk.as_chunks();
+        let found = (start..).zip(entries.iter().map(Entry::decode));
+        if let Some(found) = { found }.filter(|(_, entry)| condition(entry)).last() {
+            return Ok(Some(found));
+        }
+        end = start;
+        count = SKIP_COUNT;
+    }
+    Ok(None)
+}
+
 /// The first index of `range` behind all messages that are `below`, which those are that come
 /// first. Fillers may stand anywhere.
 pub(crate) fn partition<I: Io>(

@@ -11,6 +11,7 @@ use crate::error::ConsumeQueueError;
 use crate::hot::{Shared, lock, read, write};
 use crate::options::{ConsumeQueueOptions, OpenPolicy};
 use crate::queue::ConsumeQueue;
+use crate::recover::Doubt;
 
 /// The longest name that file systems allow, in bytes.
 const NAME_LEN_MAX: usize = 255;
@@ -55,6 +56,19 @@ pub struct OpenReport {
     pub queue_count: usize,
     /// What is no queue by its name, and was left alone, as RocketMQ does.
     pub ignored: Vec<PathBuf>,
+    /// Queues that may have lost entries. The log tells.
+    pub doubtful: Vec<DoubtfulQueue>,
+}
+
+/// A queue that may have lost entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoubtfulQueue {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The queue's id within the topic.
+    pub queue_id: i32,
+    /// What was found behind its end.
+    pub doubt: Doubt,
 }
 
 /// What bringing a set in line with the log did.
@@ -80,17 +94,18 @@ impl<I: Io> ConsumeQueueSet<I> {
         policy: OpenPolicy,
     ) -> Result<(Self, OpenReport), ConsumeQueueError> {
         options.validate()?;
-        let shared = Arc::new(Shared::new(io, options));
+        let shared = Arc::new(Shared::new(io, options, policy));
         let mut report = OpenReport::default();
         let mut topics = HashMap::new();
         for entry in list(&shared.io, root)? {
             let topic_dir = root.join(&entry.name);
             match entry.name.to_str() {
                 Some(topic) if entry.kind == FileKind::Directory => {
-                    let queues = open_topic(&shared, &topic_dir, policy, &mut report)?;
+                    let topic = Arc::from(topic);
+                    let queues = open_topic(&shared, &topic, &topic_dir, policy, &mut report)?;
                     report.topic_count += 1;
                     report.queue_count += queues.len();
-                    topics.insert(Arc::from(topic), queues);
+                    topics.insert(topic, queues);
                 }
                 _ => report.ignored.push(topic_dir),
             }
@@ -146,7 +161,7 @@ impl<I: Io> ConsumeQueueSet<I> {
         }
         let dir = self.root.join(topic).join(queue_id.to_string());
         // There are files if deleting the topic has failed half way.
-        let queue = ConsumeQueue::open_shared(&self.shared, &dir, OpenPolicy::Clean)?;
+        let (queue, _doubt) = ConsumeQueue::open_shared(&self.shared, &dir, OpenPolicy::Clean)?;
         let mut topics = write(&self.topics);
         let queues = topics.entry(Arc::from(topic)).or_default();
         let position = queues.partition_point(|(id, _)| *id < queue_id);
@@ -270,6 +285,7 @@ impl<I: Io> ConsumeQueueSet<I> {
 
 fn open_topic<I: Io>(
     shared: &Arc<Shared<I>>,
+    topic: &Arc<str>,
     topic_dir: &Path,
     policy: OpenPolicy,
     report: &mut OpenReport,
@@ -279,7 +295,13 @@ fn open_topic<I: Io>(
         let dir = topic_dir.join(&entry.name);
         match queue_id_of(&entry) {
             Some(queue_id) => {
-                queues.push((queue_id, ConsumeQueue::open_shared(shared, &dir, policy)?));
+                let (queue, doubt) = ConsumeQueue::open_shared(shared, &dir, policy)?;
+                queues.push((queue_id, queue));
+                report.doubtful.extend(doubt.map(|doubt| DoubtfulQueue {
+                    topic: Arc::clone(topic),
+                    queue_id,
+                    doubt,
+                }));
             }
             None => report.ignored.push(dir),
         }
