@@ -19,13 +19,13 @@ use crate::options::{
 };
 use crate::read::Entries;
 use crate::recover::{Bounds, Doubt};
-use crate::search::last_where;
+use crate::search::{entry_at, last_where};
 
 mod ends;
 
 pub(crate) use ends::remove_segments;
 
-/// Fillers appended at once.
+/// Fillers or copies appended at once.
 const FILL_COUNT: usize = 1024;
 /// How often a read is repeated because the files were closed and reopened under it.
 const READ_ATTEMPTS: usize = 3;
@@ -223,10 +223,13 @@ impl<I: Io> ConsumeQueue<I> {
         self.shared.check_poison()?;
         let mut files = lock(&self.writer);
         let physical_end = self.max_physical_end.load(Ordering::Relaxed);
-        if entry.physical_end() <= physical_end {
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        // With the very end of the last message and an index behind it, it is that message, and
+        // copies of its entry stand before it that were put for lost ones.
+        let is_copied = entry.physical_end() == physical_end && index >= max_index;
+        if entry.physical_end() <= physical_end && !is_copied {
             return Ok(PutOutcome::AlreadyBuilt);
         }
-        let max_index = self.max_index.load(Ordering::Relaxed);
         let is_first = physical_end < 0;
         if index < max_index && !is_first {
             return Ok(PutOutcome::Occupied { max_index });
@@ -259,6 +262,53 @@ impl<I: Io> ConsumeQueue<I> {
         self.max_physical_end
             .store(entry.physical_end(), Ordering::Release);
         Ok(PutOutcome::Appended)
+    }
+
+    /// Puts a message's entry at `index` behind messages that the log has lost: their places get
+    /// copies of it, so that every index stays true, and whoever trusts an entry (a Java broker)
+    /// reads this message twice and passes over none.
+    ///
+    /// After a crash half way there are copies and no entry: the message is put again.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). Some of the copies may be there.
+    pub fn put_behind_gap(
+        &self,
+        index: i64,
+        entry: Entry,
+        store_time_ms: i64,
+    ) -> Result<PutOutcome, ConsumeQueueError> {
+        let outcome = self.put_stored(index, entry, store_time_ms)?;
+        let PutOutcome::Gap { max_index } = outcome else {
+            return Ok(outcome);
+        };
+        // The first copy has the unit, and the others refer to it.
+        self.put_stored(max_index, entry, store_time_ms)?;
+        self.repeat_last(index + 1)?;
+        Ok(PutOutcome::Appended)
+    }
+
+    /// Puts copies of the last entry up to `index`, for messages at the end of the queue that the
+    /// log has lost. A queue without messages stays as it is.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn repeat_last(&self, index: i64) -> Result<(), ConsumeQueueError> {
+        self.shared.check_poison()?;
+        let mut files = lock(&self.writer);
+        let max_index = self.max_index.load(Ordering::Relaxed);
+        if index > max_index && self.max_physical_end.load(Ordering::Relaxed) >= 0 {
+            let writer = self.open_files(&mut files)?;
+            let copy = entry_at(writer.queue(), max_index - 1)?;
+            let copied = self.append_copies(&mut files, copy, index - max_index);
+            self.or_close(&mut files, copied)?;
+            if self.min_index.load(Ordering::Relaxed) == max_index {
+                // The last message has expired, and so have its copies.
+                self.min_index.store(index, Ordering::Release);
+            }
+            self.publish(&mut files, index);
+        }
+        Ok(())
     }
 
     /// Puts fillers up to `index`, for messages that the log has lost: the indexes of those behind
@@ -407,15 +457,24 @@ impl<I: Io> ConsumeQueue<I> {
     fn append_fillers(
         &self,
         files: &mut MutexGuard<'_, Files<I>>,
+        count: i64,
+    ) -> Result<(), ConsumeQueueError> {
+        self.append_copies(files, Entry::FILLER, count)
+    }
+
+    fn append_copies(
+        &self,
+        files: &mut MutexGuard<'_, Files<I>>,
+        entry: Entry,
         mut count: i64,
     ) -> Result<(), ConsumeQueueError> {
-        let fillers = Entry::FILLER.encode().repeat(FILL_COUNT);
+        let copies = entry.encode().repeat(FILL_COUNT);
         let per_file = self.shared.options.entries_per_file();
         while count > 0 {
             let place = offset_to_index(self.open_files(files)?.position()) % per_file;
             let step = count.min(per_file - place).min(FILL_COUNT as i64);
             let len = usize::try_from(index_to_offset(step)).unwrap_or(0);
-            self.append(files, fillers.get(..len).unwrap_or_default())?;
+            self.append(files, copies.get(..len).unwrap_or_default())?;
             count -= step;
         }
         Ok(())
@@ -583,7 +642,7 @@ impl<I: Io> ConsumeQueue<I> {
             .get_or_init(|| Box::new(Extension::of_queue(&self.shared, options, &self.dir)))
     }
 
-    /// The last unit that an entry of the last file refers to.
+    /// The last unit that an entry refers to.
     fn last_referenced(
         &self,
         files: &mut MutexGuard<'_, Files<I>>,
@@ -594,9 +653,9 @@ impl<I: Io> ConsumeQueue<I> {
             return Ok(Referenced::Nothing);
         }
         let queue = Arc::clone(self.open_files(files)?.queue());
-        let per_file = self.shared.options.entries_per_file();
-        let floor = (max_index - 1 - (max_index - 1) % per_file).max(base_index);
-        let found = last_where(&queue, floor..max_index, |entry| {
+        // Found at once but where units were not written for long: then the whole queue is looked
+        // through, once, as no unit that an entry refers to may be written over.
+        let found = last_where(&queue, base_index..max_index, |entry| {
             entry.extension_offset().is_some()
         })?;
         Ok(match found {

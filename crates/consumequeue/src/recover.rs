@@ -160,10 +160,14 @@ impl<I: Io> Scanner<'_, I> {
         let mut start = bases.len().saturating_sub(file_count);
         loop {
             let tail = self.scan(bases.get(start..).unwrap_or_default())?;
-            if tail.physical_end >= 0 || start == 0 {
+            // Files behind the end go; what the next opening would read is read now.
+            let end = index_to_offset(tail.next_index);
+            let kept_count = bases.partition_point(|base| *base <= end);
+            let wanted = kept_count.saturating_sub(file_count).min(start);
+            if start == 0 || (tail.physical_end >= 0 && wanted == start) {
                 return Ok(tail);
             }
-            start -= 1;
+            start = wanted.min(start - 1);
         }
     }
 

@@ -12,6 +12,8 @@ use crate::options::index_to_offset;
 
 /// Entries read at once when fillers are passed over.
 const SKIP_COUNT: i64 = 204;
+/// Entries read at once when looking back.
+const BACK_COUNT: i64 = 3276;
 
 /// Which message a search for a time finds.
 ///
@@ -68,7 +70,7 @@ pub(crate) fn last_where<I: Io>(
     range: Range<i64>,
     condition: impl Fn(&Entry) -> bool,
 ) -> Result<Option<(i64, Entry)>, ConsumeQueueError> {
-    let mut buf = [0; ENTRY_LEN * SKIP_COUNT as usize];
+    let mut buf = vec![0; ENTRY_LEN * BACK_COUNT as usize];
     let mut end = range.end;
     // One first: it nearly always is the one.
     let mut count = 1;
@@ -83,7 +85,7 @@ pub(crate) fn last_where<I: Io>(
             return Ok(Some(found));
         }
         end = start;
-        count = SKIP_COUNT;
+        count = BACK_COUNT;
     }
     Ok(None)
 }

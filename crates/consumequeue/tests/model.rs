@@ -27,6 +27,13 @@ enum Step {
     Fill {
         count: i64,
     },
+    /// A message behind others that the log has lost.
+    PutBehindGap {
+        lost_count: i64,
+    },
+    RepeatLast {
+        count: i64,
+    },
     /// Cuts behind the message at this share of the list.
     Truncate {
         percent: usize,
@@ -47,6 +54,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40i64).prop_map(|index| Step::PutAt { index }),
         1 => Just(Step::PutAgain),
         1 => (1..12i64).prop_map(|count| Step::Fill { count }),
+        1 => (1..12i64).prop_map(|lost_count| Step::PutBehindGap { lost_count }),
+        1 => (1..12i64).prop_map(|count| Step::RepeatLast { count }),
         1 => (0..=100usize).prop_map(|percent| Step::Truncate { percent }),
         1 => (0..=100usize).prop_map(|percent| Step::Trim { percent }),
         1 => Just(Step::Flush),
@@ -169,6 +178,15 @@ impl Pair {
                 self.queue.fill(index).unwrap();
                 self.model.push((0..count).map(|_| None));
             }
+            Step::PutBehindGap { lost_count } => self.put_behind_gap(lost_count),
+            Step::RepeatLast { count } => {
+                let index = self.model.max_index() + count;
+                self.queue.repeat_last(index).unwrap();
+                if self.model.physical_end.is_some() {
+                    let last = self.model.entries.last().copied().flatten();
+                    self.model.push((0..count).map(|_| last));
+                }
+            }
             Step::Truncate { percent } => self.truncate(percent),
             Step::Trim { percent } => {
                 self.model.log_min = self.model.offset_at(percent);
@@ -220,6 +238,23 @@ impl Pair {
             self.model.log_end = entry.physical_end();
             self.model.physical_end = Some(entry.physical_end() as u64);
         }
+    }
+
+    fn put_behind_gap(&mut self, lost_count: i64) {
+        if self.model.physical_end.is_none() {
+            return;
+        }
+        let index = self.model.max_index() + lost_count;
+        let entry = Entry {
+            physical_offset: self.model.log_end + lost_count * 10,
+            size: 10,
+            tags_code: index,
+        };
+        let outcome = self.queue.put_behind_gap(index, entry, 0).unwrap();
+        assert_eq!(outcome, PutOutcome::Appended);
+        self.model.push((0..=lost_count).map(|_| Some(entry)));
+        self.model.log_end = entry.physical_end();
+        self.model.physical_end = Some(entry.physical_end() as u64);
     }
 
     fn truncate(&mut self, percent: usize) {
