@@ -21,13 +21,13 @@ pub(crate) const USED_SLOT_COUNT: usize = END_PHYSICAL_OFFSET + 8;
 /// Ordinal of the next entry, i32; starts at 1.
 pub(crate) const NEXT_ENTRY: usize = USED_SLOT_COUNT + 4;
 /// Length of the header in bytes.
-pub(crate) const HEADER_LEN: usize = NEXT_ENTRY + 4;
+pub const HEADER_LEN: usize = NEXT_ENTRY + 4;
 /// Length of a slot in bytes.
-pub(crate) const SLOT_LEN: usize = 4;
+pub const SLOT_LEN: usize = 4;
 /// Length of an entry in bytes.
-pub(crate) const ENTRY_LEN: usize = 20;
+pub const ENTRY_LEN: usize = 20;
 /// Ordinal of the first entry that is used; 0 stands for "none" in slots and chains.
-pub(crate) const FIRST_ENTRY: u32 = 1;
+pub const FIRST_ENTRY: u32 = 1;
 
 const _: () = assert!(HEADER_LEN == 40, "IndexHeader.INDEX_HEADER_SIZE");
 // Entries and slots are accessed as 4-byte atomic cells.
@@ -35,29 +35,31 @@ const _: () = assert!(HEADER_LEN.is_multiple_of(8) && ENTRY_LEN.is_multiple_of(4
 
 /// The two counts that fix an index file's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) slot_count: u32,
-    pub(crate) entry_count_max: u32,
+pub struct Layout {
+    /// Count of hash slots.
+    pub slot_count: u32,
+    /// Count of entries, of which the first is never used.
+    pub entry_count_max: u32,
 }
 
 impl Layout {
     /// Length of the whole file in bytes.
-    pub(crate) fn file_len(self) -> u64 {
+    pub fn file_len(self) -> u64 {
         self.entry_position(self.entry_count_max) as u64
     }
 
     /// Position of slot `slot`.
-    pub(crate) fn slot_position(self, slot: u32) -> usize {
+    pub fn slot_position(self, slot: u32) -> usize {
         HEADER_LEN + SLOT_LEN * slot as usize
     }
 
     /// Position of entry `ordinal`.
-    pub(crate) fn entry_position(self, ordinal: u32) -> usize {
+    pub fn entry_position(self, ordinal: u32) -> usize {
         HEADER_LEN + SLOT_LEN * self.slot_count as usize + ENTRY_LEN * ordinal as usize
     }
 
     /// The slot that a key's hash falls into.
-    pub(crate) fn slot_of(self, key_hash: i32) -> u32 {
+    pub fn slot_of(self, key_hash: i32) -> u32 {
         debug_assert!(key_hash >= 0);
         key_hash.unsigned_abs() % self.slot_count
     }
@@ -65,19 +67,20 @@ impl Layout {
 
 /// One entry, 20 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct IndexEntry {
+pub struct IndexEntry {
     /// Offset 0, i32: see `key_hash`.
-    pub(crate) key_hash: i32,
+    pub key_hash: i32,
     /// Offset 4, i64: the message's commit-log offset.
-    pub(crate) physical_offset: i64,
+    pub physical_offset: i64,
     /// Offset 12, i32: whole seconds between the header's begin timestamp and the store time.
-    pub(crate) seconds_since_begin: i32,
+    pub seconds_since_begin: i32,
     /// Offset 16, i32: ordinal of the next older entry of the same slot, 0 = none.
-    pub(crate) previous: i32,
+    pub previous: i32,
 }
 
 impl IndexEntry {
-    pub(crate) fn encode(self) -> [u8; ENTRY_LEN] {
+    /// The bytes on disk.
+    pub fn encode(self) -> [u8; ENTRY_LEN] {
         let mut bytes = [0; ENTRY_LEN];
         bytes[0..4].copy_from_slice(&self.key_hash.to_be_bytes());
         bytes[4..12].copy_from_slice(&self.physical_offset.to_be_bytes());
@@ -86,7 +89,8 @@ impl IndexEntry {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Self {
+    /// Reads the bytes on disk; whether they make sense is asked elsewhere.
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> Self {
         let [
             h0,
             h1,
@@ -120,19 +124,24 @@ impl IndexEntry {
 
 /// The six header fields as values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) begin_timestamp_ms: i64,
-    pub(crate) end_timestamp_ms: i64,
-    pub(crate) begin_physical_offset: i64,
-    pub(crate) end_physical_offset: i64,
-    pub(crate) used_slot_count: u32,
+pub struct Header {
+    /// Store time of the first message.
+    pub begin_timestamp_ms: i64,
+    /// Store time of the last message.
+    pub end_timestamp_ms: i64,
+    /// Commit-log offset of the first message.
+    pub begin_physical_offset: i64,
+    /// Commit-log offset of the last message.
+    pub end_physical_offset: i64,
+    /// Count of slots that have a chain.
+    pub used_slot_count: u32,
     /// Ordinal of the next entry: entries `1..next_entry` are in use.
-    pub(crate) next_entry: u32,
+    pub next_entry: u32,
 }
 
 impl Header {
     /// Decodes a header; a next-entry ordinal below 1 means 1, as in `IndexHeader.load`.
-    pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
+    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Self {
         let wide = |position: usize| {
             let mut field = [0; 8];
             field.copy_from_slice(&bytes[position..position + 8]);
@@ -154,7 +163,7 @@ impl Header {
     }
 
     /// Whether no entry has been put yet; the other fields are then what the previous file left.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.next_entry <= FIRST_ENTRY
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn next_name(timestamp_ms: i64, zone: &TimeZone, last: Option<&str>) 
 }
 
 /// Whether RocketMQ would load a file of this name: a decimal number of 64 bits.
-pub(crate) fn is_index_name(name: &str) -> bool {
+pub fn is_index_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_digit()) && name.parse::<i64>().is_ok()
 }
 

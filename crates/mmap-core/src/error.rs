@@ -100,6 +100,18 @@ impl Error for IoError {
     }
 }
 
+/// Whether the lock of a store directory is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// Nobody holds it.
+    Free,
+    /// Somebody does.
+    Held {
+        /// As in [`LockError::Held`].
+        holder_pid: Option<u32>,
+    },
+}
+
 /// Why a directory's lock was not taken.
 #[derive(Debug)]
 #[non_exhaustive]

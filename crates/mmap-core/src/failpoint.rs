@@ -35,6 +35,7 @@ pub const NAMES: &[&str] = &[
     "mmap_core.link",
     "mmap_core.list",
     "mmap_core.lock",
+    "mmap_core.lock_state",
     "mmap_core.map",
     "mmap_core.msync",
     "mmap_core.open",

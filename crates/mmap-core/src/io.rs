@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::error::{IoError, LockError};
+use crate::error::{IoError, LockError, LockState};
 use crate::map::RawMap;
 use crate::replace;
 
@@ -105,6 +105,13 @@ pub trait Io: Clone + Debug + Send + Sync + 'static {
     /// # Errors
     /// [`LockError::Held`] at once when it is taken; it does not wait.
     fn lock(&self, path: &Path) -> Result<Self::Lock, LockError>;
+
+    /// Whether somebody holds the lock at this moment: for tools that only look. Nothing is taken,
+    /// created or changed.
+    ///
+    /// # Errors
+    /// The file cannot be opened or asked; one that does not exist is free.
+    fn lock_state(&self, path: &Path) -> Result<LockState, IoError>;
 
     /// Space of the file system that holds `path`.
     ///

@@ -57,7 +57,7 @@ mod sim;
 
 pub use append::{AppendRegion, Appender, MapSlice};
 pub use cell::CellRegion;
-pub use error::{IoError, LockError};
+pub use error::{IoError, LockError, LockState};
 pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};

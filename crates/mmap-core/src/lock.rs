@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{IoError, LockError};
+use crate::error::{IoError, LockError, LockState};
 
 /// What RocketMQ 5.3.3 writes to the lock file (DefaultMessageStore.java, `start`).
 const CONTENT: &[u8] = b"lock";
@@ -44,7 +44,10 @@ impl OsLock {
                 io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => {
                     Err(LockError::Held {
                         path: PathBuf::from(path),
-                        holder_pid: holder(&file),
+                        holder_pid: conflict(&file)
+                            .ok()
+                            .flatten()
+                            .and_then(|conflict| holder(&conflict)),
                     })
                 }
                 _ => Err(error(source)),
@@ -57,15 +60,34 @@ impl OsLock {
     }
 }
 
-/// The process that holds a conflicting lock, where the kernel knows one.
-fn holder(file: &File) -> Option<u32> {
-    let mut conflict = byte_zero();
-    fcntl(file, libc::F_OFD_GETLK, &mut conflict).ok()?;
-    if conflict.l_type == libc::F_UNLCK as libc::c_short {
-        return None;
-    }
+/// Asks who would be in the way of taking the lock.
+pub(crate) fn state(path: &Path) -> Result<LockState, IoError> {
+    let error = |source| IoError::new("lock state", path, source);
+    failpoint!("mmap_core.lock_state", error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(LockState::Free),
+        Err(source) => return Err(error(source)),
+    };
+    Ok(match conflict(&file).map_err(error)? {
+        Some(conflict) => LockState::Held {
+            holder_pid: holder(&conflict),
+        },
+        None => LockState::Free,
+    })
+}
+
+/// The lock that conflicts with ours, if there is one.
+fn conflict(file: &File) -> io::Result<Option<libc::flock>> {
+    let mut lock = byte_zero();
+    fcntl(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock))
+}
+
+/// The process that holds a lock, where the kernel knows one.
+fn holder(lock: &libc::flock) -> Option<u32> {
     // -1 stands for an open-file-description lock, 0 for a process outside our pid namespace.
-    u32::try_from(conflict.l_pid).ok().filter(|pid| *pid != 0)
+    u32::try_from(lock.l_pid).ok().filter(|pid| *pid != 0)
 }
 
 /// A write lock on the byte that Java locks: `FileChannel.tryLock(0, 1, false)`.

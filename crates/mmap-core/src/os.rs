@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use crate::counters;
-use crate::error::{IoError, LockError};
+use crate::error::{IoError, LockError, LockState};
 use crate::io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 use crate::lock::OsLock;
 use crate::map::OsMap;
@@ -192,6 +192,10 @@ impl Io for OsIo {
         let len = file.read_at(&mut id, 0).ok()?;
         let id = std::str::from_utf8(id.get(..len)?).ok()?.trim();
         (!id.is_empty()).then(|| id.to_owned())
+    }
+
+    fn lock_state(&self, path: &Path) -> Result<LockState, IoError> {
+        crate::lock::state(path)
     }
 
     fn space(&self, path: &Path) -> Result<Space, IoError> {

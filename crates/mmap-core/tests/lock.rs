@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use mmap_core::{Io, LockError, OsIo};
+use mmap_core::{Io, LockError, LockState, OsIo};
 
 /// Takes an exclusive `fcntl` record lock on byte 0, as a Java broker does, says whether it got
 /// it, and keeps it until its standard input ends.
@@ -36,6 +36,27 @@ fn a_second_taker_in_this_process_is_refused() {
     }
     drop(lock);
     OsIo.lock(&path).unwrap();
+}
+
+#[test]
+fn looking_at_the_lock_neither_takes_nor_creates_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    assert_eq!(OsIo.lock_state(&path).unwrap(), LockState::Free);
+    assert!(!path.exists());
+    let lock = OsIo.lock(&path).unwrap();
+    let held = LockState::Held { holder_pid: None };
+    assert_eq!(OsIo.lock_state(&path).unwrap(), held);
+    drop(lock);
+    assert_eq!(OsIo.lock_state(&path).unwrap(), LockState::Free);
+    let Some(mut other) = PosixLocker::spawn(&path) else {
+        return;
+    };
+    let held = LockState::Held {
+        holder_pid: Some(other.child.id()),
+    };
+    assert_eq!(OsIo.lock_state(&path).unwrap(), held);
+    other.stop();
 }
 
 #[test]

@@ -41,7 +41,7 @@ use faults::{Faults, Random, Span};
 use namespace::{Namespace, Node, parent};
 use space::SpaceMeter;
 
-use crate::error::{IoError, LockError};
+use crate::error::{IoError, LockError, LockState};
 use crate::io::{Access, DirEntry, FileInfo, FileKind, Io, Space};
 
 const PAGE_LEN: usize = 4096;
@@ -459,6 +459,15 @@ impl Io for SimIo {
 
     fn boot_id(&self) -> Option<String> {
         Some(format!("boot-{}", self.device().boot_count))
+    }
+
+    fn lock_state(&self, path: &Path) -> Result<LockState, IoError> {
+        let device = self.begin("lock state", path)?;
+        Ok(if device.locked.contains(path) {
+            LockState::Held { holder_pid: None }
+        } else {
+            LockState::Free
+        })
     }
 
     fn space(&self, path: &Path) -> Result<Space, IoError> {
