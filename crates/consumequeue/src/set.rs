@@ -242,6 +242,8 @@ impl<I: Io> ConsumeQueueSet<I> {
     /// # Errors
     /// The first failed sync ends all putting. [`ConsumeQueueError::Poisoned`] from then on.
     pub fn flush(&self, policy: FlushPolicy) -> Result<bool, ConsumeQueueError> {
+        // Also when nothing was put since: what failed before is not durable.
+        self.shared.check_poison()?;
         let mut done = true;
         for queue in self.shared.take_dirty() {
             if let Some(queue) = queue.upgrade() {

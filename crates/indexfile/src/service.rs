@@ -239,6 +239,11 @@ impl<I: Io> IndexService<I> {
         self.last_update().map(|last| last.physical_offset)
     }
 
+    /// Whether a sync failed, so that nothing more is put.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
     /// Count of files.
     pub fn file_count(&self) -> usize {
         self.files().len()

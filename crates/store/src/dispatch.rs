@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use commitlog::{CommitLog, QueueCursor};
 use consumequeue::{ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
-use indexfile::IndexService;
+use indexfile::{IndexError, IndexService};
 use message::{Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
@@ -354,7 +354,11 @@ impl<I: Io> Dispatcher<I> {
         }
         for key in fields.index_keys() {
             let offset = view.physical_offset().cast_unsigned();
-            index.put(view.topic(), key, offset, view.store_timestamp_ms())?;
+            match index.put(view.topic(), key, offset, view.store_timestamp_ms()) {
+                // Readers of queues need not wait for it: the next start completes the index.
+                Err(IndexError::Poisoned) => return Ok(()),
+                outcome => outcome?,
+            };
         }
         Ok(())
     }

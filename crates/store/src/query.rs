@@ -1,7 +1,7 @@
 //! Looking messages up: by key over a time range, by offset.
 
 use commitlog::CommitLog;
-use indexfile::IndexService;
+use indexfile::{IndexError, IndexService};
 use message::{Parsed, RecordView};
 use mmap_core::{Io, MapSlice, OsIo};
 
@@ -62,6 +62,10 @@ pub(crate) fn by_key<I: Io>(
         .filter(|slice| has_key(slice, query))
         .take(count_max)
         .collect();
+    if found.is_empty() && index.is_poisoned() {
+        // It may be one of those that were not indexed since.
+        return Err(IndexError::Poisoned.into());
+    }
     found.reverse();
     let mut messages = Messages::default();
     for slice in found {
