@@ -278,7 +278,10 @@ fn code_of(outcome: &Result<(), FlushError>) -> (ResponseCode, Option<String>) {
         Err(error @ FlushError::Timeout { .. }) => {
             (ResponseCode::FLUSH_DISK_TIMEOUT, Some(error.to_string()))
         }
-        Err(error) => (ResponseCode::SYSTEM_ERROR, Some(error.to_string())),
+        Err(error) => (
+            ResponseCode::SYSTEM_ERROR,
+            Some(store::health::chain(error)),
+        ),
     }
 }
 
