@@ -1,9 +1,10 @@
-//! Drives everything: `cargo xtask ci`, `cargo xtask test`.
+//! Drives everything: `cargo xtask ci`, `cargo xtask test`, `cargo xtask fault`.
 //!
 //! Each subcommand is a module of its own; this file only parses the command line.
 
 mod bench;
 mod ci;
+mod fault;
 mod interop;
 mod process;
 mod test;
@@ -29,6 +30,9 @@ enum Command {
     /// Measures whole runs: servers against each other, with a load generator of our own.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Faults that are real: crashes, damage, and suites that must notice planted lies.
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// The checks of the workspace's shape: layers, dependency counts, examples, sources.
     Tidy,
     /// Unit tests, doc tests and the interop suites against the real clients, brokers and stores.
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
+        Command::Fault(command) => fault::run(&command),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => test::run(&arguments),
     };

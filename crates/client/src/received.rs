@@ -61,7 +61,10 @@ impl Received {
     }
 
     /// The messages of an answer's body, all or none.
-    pub(crate) fn read_all(address: &str, body: &[u8]) -> Result<Vec<Self>, ClientError> {
+    ///
+    /// # Errors
+    /// [`ClientError::Record`] or [`ClientError::Batch`], with `address` as who sent it.
+    pub fn read_all(address: &str, body: &[u8]) -> Result<Vec<Self>, ClientError> {
         let failed = |source| ClientError::Record {
             address: address.to_owned(),
             source,

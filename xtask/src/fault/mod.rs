@@ -1,0 +1,56 @@
+//! `cargo xtask fault`: faults that are real, and whether the store survives them.
+//!
+//! Each suite prints the seed of what fails and runs it again with `--seed`. With `--sabotage` a
+//! promise is broken on purpose, and the suite succeeds only if it notices: a suite that cannot
+//! fail proves nothing.
+
+mod binary;
+mod disk;
+mod fusefs;
+mod ledger;
+mod namespace;
+mod node;
+mod power;
+mod random;
+mod reader;
+mod sabotage;
+mod workload;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use crate::process::{self, Guarded};
+use crate::test::Suite;
+
+/// The fault suites.
+#[derive(Debug, Subcommand)]
+pub enum FaultCommand {
+    /// The real broker on a file system that forgets, at a power cut, what was not synced.
+    Power(power::Arguments),
+    /// The real broker on disks that are full, and on one whose operations fail.
+    Disk(disk::Arguments),
+}
+
+/// Runs one of them.
+pub fn run(command: &FaultCommand) -> Result<()> {
+    match command {
+        FaultCommand::Power(arguments) => power::run(arguments),
+        FaultCommand::Disk(arguments) => disk::run(arguments),
+    }
+}
+
+/// Their short forms for CI.
+pub fn suites() -> Vec<Suite> {
+    vec![power::suite(), disk::suite()]
+}
+
+/// Runs this program once more: a suite that mounts needs a process of its own.
+fn run_apart(arguments: &[&str], limit: Duration) -> Result<()> {
+    let mut command = process::command(std::env::current_exe().context("path of this program")?);
+    command.arg("fault").args(arguments);
+    let status = Guarded::spawn(&mut command, arguments[0])?.wait(limit)?;
+    anyhow::ensure!(status.success(), "{status}; its output says why");
+    Ok(())
+}
