@@ -175,7 +175,7 @@ impl<I: Io> SegmentQueue<I> {
             }
             NameSync::WithFlush => self.names_synced.store(false, Ordering::Release),
         }
-        let appender = segment.attach(Arc::clone(&file), 0)?;
+        let appender = self.map_with_relief(|| segment.attach(Arc::clone(&file), 0))?;
         Ok(Prepared {
             segment,
             file,

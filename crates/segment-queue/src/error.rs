@@ -144,6 +144,11 @@ impl QueueError {
             _ => false,
         }
     }
+
+    /// Whether address space or map entries are used up (`RLIMIT_AS`, `vm.max_map_count`).
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Io(error) if error.is_out_of_memory())
+    }
 }
 
 fn shortage(is_quota: bool, used: u64, available: u64, total: u64) -> String {

@@ -10,6 +10,11 @@
 //! - [`Preallocator`]: makes the next segment before it is needed.
 //! - [`Layout`]: what a directory holds, and what of it is damaged.
 //!
+//! Segments are mapped when they are read. How much stays mapped, and for how long, the options
+//! bound ([`SegmentQueueOptions::mapped_len_max`], [`SegmentQueueOptions::unmap_after`],
+//! [`SegmentQueue::step_unmap`]): opening terabytes maps nothing, and reading all of them leaves
+//! page tables of what is in use.
+//!
 //! Three positions move, always `flushed <= published <= position`: the writer's own position,
 //! what readers may see, and what is durable. Blocks are allocated before they are written through
 //! a mapping, so a full disk is an error that passes by itself; a failed write or sync is not
@@ -66,6 +71,7 @@ mod name;
 mod options;
 mod queue;
 mod segment;
+mod unmap;
 mod writer;
 
 pub use allocate::{PreallocateOptions, PreallocateStep, Preallocator};
@@ -78,4 +84,5 @@ pub use options::{
 };
 pub use queue::{SegmentQueue, Trimmed};
 pub use segment::Segment;
+pub use unmap::Unmapped;
 pub use writer::SegmentWriter;

@@ -1,6 +1,7 @@
 //! What the owner of a queue decides: place, sizes, policies.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mmap_core::Advice;
 
@@ -36,6 +37,16 @@ pub struct SegmentQueueOptions {
     /// many small queues, of which a page or two are in use (8 MiB of read-ahead cost 5 ms for the
     /// first entry of each).
     pub advice: Advice,
+    /// Bytes that may be mapped at a time: the segments read least recently are unmapped when
+    /// another one is mapped, and by [`step_unmap`](crate::SegmentQueue::step_unmap). The segment
+    /// at the end, and what a step was told to keep, stay mapped even so; mappings that only slices
+    /// keep do not count. Default: `None`, no bound.
+    ///
+    /// Page tables take 4 KiB for each 2 MiB that are touched: 16 GiB cost at most 32 MiB.
+    pub mapped_len_max: Option<u64>,
+    /// How long a segment that is not read stays mapped, by the steps of
+    /// [`step_unmap`](crate::SegmentQueue::step_unmap). Default: `None`, for good.
+    pub unmap_after: Option<Duration>,
     /// What to do about segment files that are short, empty or missing. Default:
     /// [`DamagePolicy::RemoveEmptyLast`]. A queue opened to read never changes a file.
     pub damage: DamagePolicy,
@@ -51,6 +62,8 @@ impl SegmentQueueOptions {
             base_when_empty: 0,
             name_sync: NameSync::AtCreation,
             advice: Advice::Normal,
+            mapped_len_max: None,
+            unmap_after: None,
             damage: DamagePolicy::RemoveEmptyLast,
         }
     }

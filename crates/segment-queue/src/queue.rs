@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::list::SegmentList;
 use crate::options::SegmentQueueOptions;
 use crate::segment::{Home, Segment};
+use crate::unmap::{Unmapped, UseClock};
 use crate::writer::SegmentWriter;
 
 /// Fixed-size segment files seen as one address space, shared by any number of readers.
@@ -47,6 +48,8 @@ pub struct SegmentQueue<I: Io = OsIo> {
     pub(crate) next: Mutex<Next<I>>,
     /// The file last read by [`read_exact_at`](SegmentQueue::read_exact_at).
     last_read: Mutex<Option<LastRead<I>>>,
+    /// Offsets whose segments stay mapped, as the last step was told.
+    pub(crate) keep_mapped: Mutex<Vec<u64>>,
 }
 
 struct LastRead<I: Io> {
@@ -111,6 +114,10 @@ impl<I: Io> SegmentQueue<I> {
             access,
             name_sync: options.name_sync,
             advice: options.advice,
+            mapped_len_max: options.mapped_len_max,
+            unmap_after: options.unmap_after,
+            mapped_len: AtomicU64::new(0),
+            use_clock: UseClock::new(),
         });
         let base_when_empty = options.base_when_empty - options.base_when_empty % segment_len;
         let min = layout.bases.first().copied().unwrap_or(base_when_empty);
@@ -128,6 +135,7 @@ impl<I: Io> SegmentQueue<I> {
             trimming: Mutex::new(()),
             next: Mutex::new(Next::Empty),
             last_read: Mutex::new(None),
+            keep_mapped: Mutex::new(Vec::new()),
         }
     }
 
@@ -229,13 +237,17 @@ impl<I: Io> SegmentQueue<I> {
             }
             let range = position..position + len;
             if let Some(slice) = segment.slice_if_mapped(range.clone()) {
-                return Ok(slice);
+                return Ok(Some(slice));
             }
             (Arc::clone(segment), range)
         };
         let readable = (published - segment.base()).min(segment.len());
-        match segment.region(readable) {
-            Ok(region) => Ok(region.slice(range)),
+        match self.map_with_relief(|| segment.region(readable)) {
+            Ok(region) => {
+                let slice = region.slice(range);
+                self.keep_budget(Some(offset), &mut Unmapped::default());
+                Ok(slice)
+            }
             // Removed since the look-up.
             Err(_) if offset < self.min_offset() => Ok(None),
             Err(error) => Err(error),
@@ -312,9 +324,7 @@ impl<I: Io> SegmentQueue<I> {
     /// appending; readers map again what they ask for. Slices that are held stay valid.
     pub fn release(&self) {
         for segment in self.segments().iter() {
-            if segment.attached().is_none() {
-                segment.unmap();
-            }
+            segment.unmap_detached();
         }
         lock(&self.last_read).take();
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{
@@ -14,6 +15,7 @@ use crate::error::QueueError;
 use crate::guard::{read, write};
 use crate::name::segment_name;
 use crate::options::NameSync;
+use crate::unmap::{NEVER, UseClock};
 
 /// What all segments of a queue share.
 #[derive(Debug)]
@@ -25,6 +27,11 @@ pub(crate) struct Home<I: Io> {
     pub(crate) access: Access,
     pub(crate) name_sync: NameSync,
     pub(crate) advice: Advice,
+    pub(crate) mapped_len_max: Option<u64>,
+    pub(crate) unmap_after: Option<Duration>,
+    /// Bytes of the mappings that segments keep; orders nothing.
+    pub(crate) mapped_len: AtomicU64,
+    pub(crate) use_clock: UseClock,
 }
 
 /// One file of a [`SegmentQueue`](crate::SegmentQueue).
@@ -35,6 +42,8 @@ pub struct Segment<I: Io = OsIo> {
     /// Position up to which blocks are known to be allocated. Written by whoever allocates, and
     /// only ever raised; a number read too low costs one superfluous call.
     allocated: AtomicU64,
+    /// Stamp of the last use while mapped, by the queue's clock; orders nothing.
+    used: AtomicU64,
     /// Replaced as a whole and never locked across I/O.
     slot: RwLock<Slot<I>>,
 }
@@ -43,9 +52,35 @@ pub struct Segment<I: Io = OsIo> {
 #[derive(Debug)]
 struct Slot<I: Io> {
     /// The mapping, once somebody has asked for it.
-    region: Option<Arc<AppendRegion<I::Map>>>,
+    region: Option<Kept<I>>,
     /// The open file, while a writer is attached.
     file: Option<Arc<I::File>>,
+}
+
+/// A mapping that a segment keeps, counted in what its queue has mapped.
+#[derive(Debug)]
+struct Kept<I: Io> {
+    region: Arc<AppendRegion<I::Map>>,
+    home: Arc<Home<I>>,
+}
+
+impl<I: Io> Kept<I> {
+    fn new(home: &Arc<Home<I>>, region: Arc<AppendRegion<I::Map>>) -> Self {
+        home.mapped_len
+            .fetch_add(home.segment_len, Ordering::Relaxed);
+        Self {
+            region,
+            home: Arc::clone(home),
+        }
+    }
+}
+
+impl<I: Io> Drop for Kept<I> {
+    fn drop(&mut self) {
+        self.home
+            .mapped_len
+            .fetch_sub(self.home.segment_len, Ordering::Relaxed);
+    }
 }
 
 /// A segment that its writer has open.
@@ -89,6 +124,7 @@ impl<I: Io> Segment<I> {
             home: Arc::clone(home),
             base,
             allocated: AtomicU64::new(0),
+            used: AtomicU64::new(NEVER),
             slot: RwLock::new(Slot {
                 region: None,
                 file: None,
@@ -96,22 +132,41 @@ impl<I: Io> Segment<I> {
         })
     }
 
-    /// A slice of published bytes; the outer `None` if the segment is not mapped.
-    pub(crate) fn slice_if_mapped(&self, range: Range<usize>) -> Option<Option<MapSlice<I::Map>>> {
-        let slot = read(&self.slot);
-        slot.region.as_ref().map(|region| region.slice(range))
+    /// The stamp of its last use; [`NEVER`] if it is not mapped.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
-    /// The mapping, made now if there is none, of which `published` bytes may be read.
+    /// A slice of published bytes; `None` if the segment is not mapped, or was before they were
+    /// there.
+    pub(crate) fn slice_if_mapped(&self, range: Range<usize>) -> Option<MapSlice<I::Map>> {
+        let slot = read(&self.slot);
+        let slice = slot.region.as_ref()?.region.slice(range)?;
+        // Only a change is written, so that readers of one segment share its cache line.
+        let now = self.home.use_clock.now();
+        if self.used.load(Ordering::Relaxed) != now {
+            self.used.store(now, Ordering::Relaxed);
+        }
+        Some(slice)
+    }
+
+    /// The mapping, made now if there is none of which `published` bytes may be read.
     pub(crate) fn region(&self, published: u64) -> Result<Arc<AppendRegion<I::Map>>, QueueError> {
-        if let Some(region) = &read(&self.slot).region {
-            return Ok(Arc::clone(region));
+        if let Some(region) = read(&self.slot).covering(published) {
+            return Ok(region);
         }
         let file = self.home.open(self.base, Access::ReadOnly)?;
         let map = self.home.map(&file, Access::ReadOnly)?;
-        let made = AppendRegion::read_only(map, published as usize);
+        let mut slot = write(&self.slot);
         // Another thread may have been faster, the writer even, whose region must stay.
-        Ok(Arc::clone(write(&self.slot).region.get_or_insert(made)))
+        if let Some(region) = slot.covering(published) {
+            return Ok(region);
+        }
+        let made = AppendRegion::read_only(map, published as usize);
+        slot.region = Some(Kept::new(&self.home, Arc::clone(&made)));
+        self.used
+            .store(self.home.use_clock.tick(), Ordering::Relaxed);
+        Ok(made)
     }
 
     /// Maps the segment for its writer, at `position`; readers get the new mapping from now on.
@@ -123,46 +178,66 @@ impl<I: Io> Segment<I> {
         let map = self.home.map(&file, Access::ReadWrite)?;
         let (region, appender) = AppendRegion::new(map, position as usize);
         self.allocated.fetch_max(position, Ordering::Relaxed);
-        *write(&self.slot) = Slot {
-            region: Some(region),
+        let mut slot = write(&self.slot);
+        *slot = Slot {
+            region: Some(Kept::new(&self.home, region)),
             file: Some(file),
         };
+        self.used
+            .store(self.home.use_clock.tick(), Ordering::Relaxed);
         Ok(appender)
     }
 
     /// Closes the file when its writer goes on to the next segment; the mapping stays.
     pub(crate) fn close_file(&self) {
-        write(&self.slot).file = None;
+        let mut slot = write(&self.slot);
+        slot.file = None;
+        if slot.region.is_some() {
+            self.used
+                .store(self.home.use_clock.now(), Ordering::Relaxed);
+        }
     }
 
     /// Forgets mapping and file. Slices that are held keep the mapping alive for themselves.
     pub(crate) fn unmap(&self) {
-        *write(&self.slot) = Slot {
-            region: None,
-            file: None,
-        };
+        self.empty(&mut write(&self.slot));
+    }
+
+    /// As [`unmap`](Self::unmap) unless a writer has it open; returns whether it was mapped.
+    pub(crate) fn unmap_detached(&self) -> bool {
+        let mut slot = write(&self.slot);
+        if slot.file.is_some() || slot.region.is_none() {
+            return false;
+        }
+        self.empty(&mut slot);
+        true
     }
 
     /// As [`unmap`](Self::unmap), refused while anybody holds a slice.
     pub(crate) fn unmap_unpinned(&self) -> Result<(), QueueError> {
         let mut slot = write(&self.slot);
-        if let Some(region) = &slot.region
-            && Arc::strong_count(region) > 1
+        if let Some(kept) = &slot.region
+            && Arc::strong_count(&kept.region) > 1
         {
             return Err(QueueError::Pinned { path: self.path() });
         }
+        self.empty(&mut slot);
+        Ok(())
+    }
+
+    fn empty(&self, slot: &mut Slot<I>) {
         *slot = Slot {
             region: None,
             file: None,
         };
-        Ok(())
+        self.used.store(NEVER, Ordering::Relaxed);
     }
 
     pub(crate) fn attached(&self) -> Option<Attached<I>> {
         let slot = read(&self.slot);
         Some(Attached {
             file: Arc::clone(slot.file.as_ref()?),
-            region: Arc::clone(slot.region.as_ref()?),
+            region: Arc::clone(&slot.region.as_ref()?.region),
         })
     }
 
@@ -187,7 +262,10 @@ impl<I: Io> Segment<I> {
         if sabotage::is_planted(Lie::SkipSync) {
             return Ok(());
         }
-        let region = read(&self.slot).region.clone();
+        let region = read(&self.slot)
+            .region
+            .as_ref()
+            .map(|kept| Arc::clone(&kept.region));
         match region {
             Some(region) => {
                 region
@@ -197,6 +275,15 @@ impl<I: Io> Segment<I> {
             None => self.home.open(self.base, self.home.access)?.sync_data()?,
         }
         Ok(())
+    }
+}
+
+impl<I: Io> Slot<I> {
+    /// The mapping, if it shows `published` bytes. A reader's shows what was there when it was
+    /// made; a writer's grows.
+    fn covering(&self, published: u64) -> Option<Arc<AppendRegion<I::Map>>> {
+        let kept = self.region.as_ref()?;
+        (kept.region.published() as u64 >= published).then(|| Arc::clone(&kept.region))
     }
 }
 

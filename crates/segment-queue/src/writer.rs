@@ -250,7 +250,9 @@ impl<I: Io> SegmentWriter<I> {
         }
         let file = self.queue.file_for_reading(segment.base())?;
         self.queue.forget_file(segment.base());
-        let appender = segment.attach(Arc::clone(&file), position)?;
+        let appender = self
+            .queue
+            .map_with_relief(|| segment.attach(Arc::clone(&file), position))?;
         Ok(Some(Tail {
             segment,
             file,

@@ -12,3 +12,4 @@ mod files;
 mod model;
 mod preallocate;
 mod readers;
+mod unmap;

@@ -270,6 +270,8 @@ impl<I: Io> Pair<I> {
 fn check<I: Io>(io: I, dir: &Path, ops: &[Op]) {
     let mut options = SegmentQueueOptions::new(dir, SEGMENT_LEN);
     options.allocate_step = 4096;
+    // Readers map and unmap all the time.
+    options.mapped_len_max = Some(2 * SEGMENT_LEN);
     let mut pair = Pair::new(io, options);
     for op in ops {
         pair.apply(op);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mmap_core::OsIo;
 use segment_queue::{
@@ -48,6 +49,8 @@ fn readers_see_whole_records_while_segments_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = SegmentQueueOptions::new(dir.path(), SEGMENT_LEN);
     options.allocate_step = 4096;
+    options.mapped_len_max = Some(4 * SEGMENT_LEN);
+    options.unmap_after = Some(Duration::from_millis(3));
     let (queue, mut writer) = SegmentQueue::open(OsIo, &options).unwrap();
     let ahead = PreallocateOptions {
         create_below: SEGMENT_LEN,
@@ -55,6 +58,7 @@ fn readers_see_whole_records_while_segments_come_and_go() {
     };
     let mut preallocator = Preallocator::new(Arc::clone(&queue), ahead);
     let done = AtomicBool::new(false);
+    let start = Instant::now();
     thread::scope(|scope| {
         let readers = [(); 2].map(|()| scope.spawn(|| read(&queue, &done)));
         scope.spawn(|| {
@@ -65,7 +69,10 @@ fn readers_see_whole_records_while_segments_come_and_go() {
                 queue
                     .trim_to(queue.published().saturating_sub(keep))
                     .unwrap();
-                queue.release();
+                queue.step_unmap(start.elapsed(), &[queue.min_offset()]);
+                if start.elapsed().as_millis().is_multiple_of(8) {
+                    queue.release();
+                }
             }
         });
         for index in 0..RECORD_COUNT {
