@@ -195,7 +195,10 @@ impl<M: RawMap> Appender<M> {
         let map = &self.region.map;
         let guard = map.begin_write(start, len);
         let mut end = start;
+        #[cfg(feature = "failpoints")]
+        let parts = &in_halves(parts)[..];
         for part in parts {
+            failpoint!("mmap_core.append");
             // SAFETY: (U2) the parts fit (checked above), so that `end` stays within the map.
             let target = unsafe { map.as_ptr().add(end) };
             // SAFETY: (U2) the target range ends within the map, which is writable (checked by
@@ -227,10 +230,18 @@ impl<M: RawMap> Appender<M> {
     /// Lets readers see all that was written.
     #[inline]
     pub fn publish(&mut self) {
+        failpoint!("mmap_core.publish");
         self.region
             .published
             .store(self.position, Ordering::Release);
     }
+}
+
+/// So that a failpoint stands in the middle of each part.
+#[cfg(feature = "failpoints")]
+fn in_halves<'a>(parts: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let halves = parts.iter().map(|part| part.split_at(part.len() / 2));
+    halves.flat_map(|(first, rest)| [first, rest]).collect()
 }
 
 impl<M: RawMap> fmt::Debug for Appender<M> {

@@ -78,6 +78,7 @@ impl<M: RawMap> CellRegion<M> {
     #[inline]
     pub fn store_u32(&self, position: usize, value: u32, ordering: Ordering) {
         self.check_writable();
+        failpoint!("mmap_core.store_cell");
         let cell = self.narrow(position);
         let _guard = self.map.begin_write(position, NARROW);
         cell.store(value.to_be(), ordering);
@@ -100,6 +101,7 @@ impl<M: RawMap> CellRegion<M> {
     #[inline]
     pub fn store_u64(&self, position: usize, value: u64, ordering: Ordering) {
         self.check_writable();
+        failpoint!("mmap_core.store_cell");
         let cell = self.wide(position);
         let _guard = self.map.begin_write(position, WIDE);
         cell.store(value.to_be(), ordering);
@@ -119,6 +121,7 @@ impl<M: RawMap> CellRegion<M> {
         self.check_words(position, bytes.len());
         let _guard = self.map.begin_write(position, bytes.len());
         for (index, word) in words.iter().enumerate() {
+            failpoint!("mmap_core.store_cell");
             let value = u32::from_be_bytes(*word).to_be();
             self.narrow(position + index * NARROW)
                 .store(value, Ordering::Relaxed);

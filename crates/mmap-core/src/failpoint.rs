@@ -12,14 +12,17 @@
 //! FOLIOMQ_FAILPOINTS="foliomq.stopping!change=kill@5"  counted from when the broker begins to stop
 //! ```
 //!
-//! [`ANY`] and [`CHANGE`] stand for many names, so that every gap between two file operations can
-//! be struck by counting. What a kill struck is written to the standard error.
+//! [`ANY`], [`CHANGE`] and [`MEMORY`] stand for many names, so that every gap between two file
+//! operations, or two stores through a mapping, can be struck by counting. What a kill struck is
+//! written to the standard error.
 //!
 //! As the table is global, tests that use it belong into a test binary of their own, one at a time.
 
 #[cfg(feature = "failpoints")]
 mod table;
 
+#[cfg(feature = "failpoints")]
+pub(crate) use table::is_armed;
 #[cfg(feature = "failpoints")]
 pub use table::{Action, ENVIRONMENT, FailGuard, arm, hit};
 
@@ -30,6 +33,7 @@ pub const NAMES: &[&str] = &[
     "foliomq.serving",
     "foliomq.stopping",
     "mmap_core.allocate",
+    "mmap_core.append",
     "mmap_core.create",
     "mmap_core.create_dir",
     "mmap_core.link",
@@ -39,6 +43,7 @@ pub const NAMES: &[&str] = &[
     "mmap_core.map",
     "mmap_core.msync",
     "mmap_core.open",
+    "mmap_core.publish",
     "mmap_core.read",
     "mmap_core.remove",
     "mmap_core.remove_dir",
@@ -47,10 +52,12 @@ pub const NAMES: &[&str] = &[
     "mmap_core.set_len",
     "mmap_core.stat",
     "mmap_core.statvfs",
+    "mmap_core.store_cell",
     "mmap_core.sync_all",
     "mmap_core.sync_data",
     "mmap_core.sync_dir",
     "mmap_core.write",
+    "mmap_core.write_middle",
 ];
 
 /// Stands for every file operation.
@@ -76,6 +83,19 @@ pub const CHANGES: &[&str] = &[
     "mmap_core.sync_data",
     "mmap_core.sync_dir",
     "mmap_core.write",
+    "mmap_core.write_middle",
+];
+
+/// Stands for every place in [`STORES`].
+pub const MEMORY: &str = "memory";
+
+/// The failpoints of what is written through mappings, which can only end the process: in the
+/// middle of each part that is appended, before what was appended is published, and before each
+/// cell that is rewritten.
+pub const STORES: &[&str] = &[
+    "mmap_core.append",
+    "mmap_core.publish",
+    "mmap_core.store_cell",
 ];
 
 /// A place where a test can interfere.

@@ -63,7 +63,7 @@ impl OsLock {
 /// Asks who would be in the way of taking the lock.
 pub(crate) fn state(path: &Path) -> Result<LockState, IoError> {
     let error = |source| IoError::new("lock state", path, source);
-    failpoint!("mmap_core.lock_state", error);
+    failpoint!("mmap_core.lock_state", path, error);
     let file = match File::open(path) {
         Ok(file) => file,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(LockState::Free),

@@ -217,6 +217,19 @@ impl OsFile {
     }
 }
 
+#[cfg(feature = "failpoints")]
+impl OsFile {
+    /// Writes the first half, so that a failpoint stands in the middle of the whole; what is left
+    /// to write.
+    fn write_half<'a>(&self, bytes: &'a [u8], offset: u64) -> Result<(&'a [u8], u64), IoError> {
+        let error = |source| self.error("write", source).at(offset);
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        self.file.write_all_at(first, offset).map_err(error)?;
+        failpoint!("mmap_core.write_middle", &self.path, error);
+        Ok((rest, offset + first.len() as u64))
+    }
+}
+
 impl IoFile for OsFile {
     type Map = OsMap;
 
@@ -292,6 +305,8 @@ impl IoFile for OsFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), IoError> {
         let error = |source| self.error("write", source).at(offset);
         failpoint!("mmap_core.write", &self.path, error);
+        #[cfg(feature = "failpoints")]
+        let (bytes, offset) = self.write_half(bytes, offset)?;
         self.file.write_all_at(bytes, offset).map_err(error)
     }
 
@@ -299,6 +314,11 @@ impl IoFile for OsFile {
         failpoint!("mmap_core.write", &self.path, |source| self
             .error("write", source)
             .at(offset));
+        #[cfg(feature = "failpoints")]
+        if crate::failpoint::is_armed("mmap_core.write_middle") {
+            let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+            return self.write_all_at(&parts.concat(), offset);
+        }
         let mut offset = offset;
         for parts in parts.chunks(PARTS_PER_CALL) {
             let mut array = [IoSlice::new(&[]); PARTS_PER_CALL];

@@ -7,6 +7,7 @@
 mod binary;
 mod disk;
 mod fusefs;
+mod kill;
 mod ledger;
 mod namespace;
 mod node;
@@ -27,6 +28,8 @@ use crate::test::Suite;
 /// The fault suites.
 #[derive(Debug, Subcommand)]
 pub enum FaultCommand {
+    /// The real broker killed (SIGKILL) under load, again and again.
+    Kill(kill::KillArguments),
     /// The real broker on a file system that forgets, at a power cut, what was not synced.
     Power(power::Arguments),
     /// The real broker on disks that are full, and on one whose operations fail.
@@ -36,6 +39,7 @@ pub enum FaultCommand {
 /// Runs one of them.
 pub fn run(command: &FaultCommand) -> Result<()> {
     match command {
+        FaultCommand::Kill(arguments) => kill::run(arguments),
         FaultCommand::Power(arguments) => power::run(arguments),
         FaultCommand::Disk(arguments) => disk::run(arguments),
     }
@@ -43,7 +47,7 @@ pub fn run(command: &FaultCommand) -> Result<()> {
 
 /// Their short forms for CI.
 pub fn suites() -> Vec<Suite> {
-    vec![power::suite(), disk::suite()]
+    vec![kill::suite(), power::suite(), disk::suite()]
 }
 
 /// Runs this program once more: a suite that mounts needs a process of its own.

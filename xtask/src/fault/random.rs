@@ -34,6 +34,17 @@ impl Random {
         self.below(count) == 0
     }
 
+    /// True in so many of a hundred cases.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// From 1 to `most`, where each power of two is as likely as the next.
+    pub fn small_first(&mut self, most: u64) -> u64 {
+        let bits = self.below(u64::from(most.max(1).ilog2()) + 1);
+        (1 + self.below(2 << bits)).min(most)
+    }
+
     /// One of the values, of which there are some.
     pub fn pick<T: Copy>(&mut self, values: &[T]) -> T {
         values[self.below(values.len() as u64) as usize]

@@ -8,6 +8,7 @@ pub mod serve;
 use std::future::Future;
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Stack of a thread that serves connections: handlers are flat.
 const STACK_LEN: usize = 1024 * 1024;
@@ -24,13 +25,25 @@ fn block_on<T>(threads: usize, work: impl Future<Output = Result<T>>) -> Result<
         .block_on(work)
 }
 
-/// Resolves when the process is asked to end: SIGTERM, or Ctrl-C.
-async fn asked_to_end() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C")?,
+/// Being asked to end: SIGTERM, or Ctrl-C. Until this is made, they end the process as it stands.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("Ctrl-C")?,
+        })
     }
-    Ok(())
+
+    /// Resolves when the process was asked to end since [`listen`](Self::listen).
+    async fn received(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{asked_to_end, block_on};
+use super::{EndSignals, block_on};
 use crate::cli::NamesrvFlags;
 use crate::node::NamesrvNode;
 
@@ -22,12 +22,13 @@ pub fn run(flags: &NamesrvFlags) -> Result<()> {
     };
     block_on(2, async {
         let node = NamesrvNode::start(&flags.listen, &dir)?;
+        let asked_to_end = EndSignals::listen()?;
         writeln!(
             std::io::stdout().lock(),
             "foliomq name server is ready on {}",
             node.address
         )?;
-        asked_to_end().await?;
+        asked_to_end.received().await;
         node.stop().await;
         Ok(())
     })

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use mmap_core::{Access, Io, IoFile, OsIo};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{asked_to_end, block_on};
+use super::{EndSignals, block_on};
 use crate::config::{Config, Flags};
 use crate::node::Node;
 
@@ -23,12 +23,14 @@ pub fn run(flags: &Flags) -> Result<()> {
     allow_open_files(config.network.limits.connection_count_max);
     block_on(threads, async {
         let node = Node::start(config).await?;
+        // Before anybody can know that it is ready, and ask it to stop.
+        let asked_to_end = EndSignals::listen()?;
         mmap_core::failpoint!("foliomq.serving");
         // Whoever started it may have closed its end: no reason to stop serving.
         if let Err(error) = writeln!(std::io::stdout().lock(), "{}", node.summary) {
             tracing::warn!(%error, "nobody reads the standard output");
         }
-        asked_to_end().await?;
+        asked_to_end.received().await;
         tracing::info!("stopping");
         mmap_core::failpoint!("foliomq.stopping");
         node.stop().await?;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{ANY, CHANGE, CHANGES, NAMES};
+use super::{ANY, CHANGE, CHANGES, MEMORY, NAMES, STORES};
 
 /// The variable that arms failpoints of a child process: entries `[gate!]name[:part]=action[@n]`
 /// separated by `;`.
@@ -59,7 +59,7 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
 });
 static ENVIRONMENT_READ: Once = Once::new();
 
-/// Arms a failpoint, [`ANY`] or [`CHANGE`] for the `nth` hit (from 1) from now on, or for each.
+/// Arms a failpoint, or one of the names for many, for the `nth` hit (from 1) from now on, or for each.
 ///
 /// # Panics
 /// If there is no failpoint of that name.
@@ -114,6 +114,12 @@ pub fn hit(name: &str, path: Option<&Path>) -> Option<io::Error> {
     }
 }
 
+/// Whether an entry is armed that means this failpoint.
+pub(crate) fn is_armed(name: &str) -> bool {
+    let is_meant = |armed: &Armed| armed.means(name);
+    table().armed.iter().any(is_meant)
+}
+
 impl Drop for FailGuard {
     fn drop(&mut self) {
         table().armed.retain(|armed| armed.id != self.id);
@@ -125,12 +131,17 @@ fn table() -> MutexGuard<'static, Table> {
 }
 
 impl Armed {
-    fn is_hit_by(&self, name: &str, path: Option<&Path>) -> bool {
-        let is_meant = match self.name.as_str() {
-            ANY => path.is_some(),
+    fn means(&self, name: &str) -> bool {
+        match self.name.as_str() {
+            ANY => !STORES.contains(&name),
             CHANGE => CHANGES.contains(&name),
+            MEMORY => STORES.contains(&name),
             wanted => wanted == name,
-        };
+        }
+    }
+
+    fn is_hit_by(&self, name: &str, path: Option<&Path>) -> bool {
+        let is_meant = self.means(name) && (self.name != ANY || path.is_some());
         let in_path =
             |part: &String| path.is_some_and(|path| path.to_string_lossy().contains(part.as_str()));
         is_meant && self.gate.is_none() && self.part.as_ref().is_none_or(in_path)
@@ -140,8 +151,8 @@ impl Armed {
 /// Checks a name that is to be armed.
 fn check_wanted(name: &str) {
     assert!(
-        NAMES.contains(&name) || name == ANY || name == CHANGE,
-        "failpoint {name} is not in mmap_core::failpoint::NAMES, nor `{ANY}` or `{CHANGE}`"
+        NAMES.contains(&name) || [ANY, CHANGE, MEMORY].contains(&name),
+        "failpoint {name} is not in mmap_core::failpoint::NAMES, nor `{ANY}`, `{CHANGE}`, `{MEMORY}`"
     );
 }
 
@@ -233,6 +244,9 @@ mod tests {
         assert!(config.is_hit_by("mmap_core.write", Some(Path::new("/s/config/a"))));
         assert!(!config.is_hit_by("mmap_core.write", Some(Path::new("/s/index/a"))));
         assert!(!config.is_hit_by("foliomq.serving", None));
+        let memory = parse("memory=kill@9").unwrap();
+        assert!(memory.is_hit_by("mmap_core.append", None));
+        assert!(!memory.is_hit_by("mmap_core.write", Some(Path::new("/s/a"))));
         let gated = parse("foliomq.stopping!change=kill@5").unwrap();
         assert_eq!(gated.gate.as_deref(), Some("foliomq.stopping"));
         assert!(!gated.is_hit_by("mmap_core.write", Some(Path::new("/s/a"))));
@@ -241,6 +255,7 @@ mod tests {
     #[test]
     fn names_are_sorted_and_distinct() {
         assert!(NAMES.is_sorted_by(|left, right| left < right));
-        assert!(CHANGES.iter().all(|name| NAMES.contains(name)));
+        let lists = CHANGES.iter().chain(STORES);
+        assert!(lists.into_iter().all(|name| NAMES.contains(name)));
     }
 }

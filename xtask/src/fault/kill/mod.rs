@@ -1,0 +1,141 @@
+//! `cargo xtask fault kill`: SIGKILL of the real broker under load from real clients.
+//!
+//! A store goes through many lives. Each begins with the check that nothing which was promised in
+//! the earlier ones is lost, changed or doubled, and ends by a death chosen at random: under load,
+//! while starting, while stopping, or, with `--failpoints`, right before the n-th file operation.
+
+mod campaign;
+mod fate;
+mod ledger;
+mod life;
+mod load;
+mod message;
+mod store;
+mod verify;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use super::random::Random;
+use super::{binary, sabotage};
+use crate::test::Suite;
+use campaign::{Campaign, Totals};
+
+/// What `cargo xtask fault kill` takes.
+#[derive(Clone, Debug, Args)]
+pub struct KillArguments {
+    /// How often the broker is killed.
+    #[arg(long, default_value_t = 200)]
+    kills: u64,
+    /// Repeats the choices of a run (what is sent, when and where to strike), not its timing.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// When a send is acknowledged; by turns, unless it is given.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Kills before file operations, by count, instead of at random times.
+    #[arg(long)]
+    failpoints: bool,
+    /// The run ends after this time, however many kills it has made.
+    #[arg(long, default_value_t = 1800)]
+    seconds_max: u64,
+    /// Where the stores lie. A killed process leaves the page cache as it is, so that the device
+    /// does not matter: in memory, where there is `/dev/shm`, unless it is given.
+    #[arg(long, value_name = "PATH")]
+    dir: Option<PathBuf>,
+    /// Plants a lie in the broker, or `all` that a kill brings to light, one after the other: the
+    /// run then succeeds if it finds it out.
+    #[arg(long, value_name = "NAME")]
+    sabotage: Option<String>,
+    /// Leaves the store of a failure, and says where.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// When a send is acknowledged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Mode {
+    /// `SYNC_FLUSH`.
+    Sync,
+    /// `ASYNC_FLUSH`.
+    Async,
+}
+
+/// The lies that a kill brings to light. The others need a device that forgets, or fails.
+const LIES: [&str; 5] = [
+    "ack-before-sync",
+    "crc-unchecked",
+    "index-not-rebuilt",
+    "skip-quarantine",
+    "tail-not-zeroed",
+];
+
+/// Runs it.
+pub fn run(arguments: &KillArguments) -> Result<()> {
+    match &arguments.sabotage {
+        None => println!("{}", campaign(arguments, None)?),
+        Some(name) => sabotage::run(name, &LIES, |lie| campaign(arguments, Some(lie)).map(drop))?,
+    }
+    Ok(())
+}
+
+fn campaign(arguments: &KillArguments, lie: Option<&str>) -> Result<Totals> {
+    let seed = arguments.seed.unwrap_or_else(Random::fresh_seed);
+    println!("seed {seed}");
+    let failpoints = arguments.failpoints || lie.is_some();
+    let campaign = Campaign {
+        binary: if failpoints {
+            binary::with_failpoints()?
+        } else {
+            binary::release()?
+        },
+        dir: arguments.dir.clone().unwrap_or_else(default_dir),
+        seed,
+        kills: arguments.kills,
+        mode: arguments.mode,
+        failpoints,
+        time_max: Duration::from_secs(arguments.seconds_max),
+        sabotage: lie.map(str::to_owned),
+        keep: arguments.keep,
+    };
+    campaign
+        .run()
+        .with_context(|| format!("repeat with --seed {seed}"))
+}
+
+/// What CI runs of it.
+pub fn suite() -> Suite {
+    Suite {
+        name: "fault-kill",
+        about: "kill -9 of the broker under load and at failpoints: nothing acknowledged is lost",
+        budget: Duration::from_secs(150),
+        needs: &[],
+        run: |_| {
+            for failpoints in [false, true] {
+                run(&KillArguments {
+                    kills: 120,
+                    seed: None,
+                    mode: None,
+                    failpoints,
+                    seconds_max: 25,
+                    dir: None,
+                    sabotage: None,
+                    keep: false,
+                })?;
+            }
+            Ok(())
+        },
+    }
+}
+
+fn default_dir() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    }
+}
