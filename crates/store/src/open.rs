@@ -143,6 +143,7 @@ struct Derived<I: Io> {
     suspect_index_file_count: usize,
     /// Messages from here on may be missing in the index.
     index_resume_offset: Option<u64>,
+    is_index_cut: bool,
 }
 
 impl<I: Io> Derived<I> {
@@ -207,6 +208,10 @@ impl<I: Io> Derived<I> {
             index_file_count: index_report.file_count,
             suspect_index_file_count: index_report.suspects.len(),
             index_resume_offset: index_report.resume_offset,
+            is_index_cut: index_report
+                .suspects
+                .iter()
+                .any(|suspect| suspect.kept_count != suspect.entry_count),
         })
     }
 
@@ -217,6 +222,7 @@ impl<I: Io> Derived<I> {
         DerivedEnds {
             queues: self.dispatcher.queues.set().max_physical_end().unwrap_or(0),
             index: self.index_resume_offset.or(index_end),
+            is_index_cut: self.is_index_cut,
         }
     }
 }
