@@ -390,6 +390,9 @@ fn store_options(config: &Config) -> Result<StoreOptions> {
     options.commit_log_dir.clone_from(&from.commit_log_dir);
     options.segment_len = from.commit_log_segment_len;
     options.queue_file_len = from.consume_queue_segment_len;
+    options.extension_file_len = from.queue_extension_segment_len;
+    options.writes_extensions = from.queue_extensions;
+    options.dispatches_light_queues = from.multi_dispatch;
     options.index = from.index.then_some(IndexOptions {
         slot_count: from.index_slot_count,
         entry_count_max: from.index_entry_count_max,

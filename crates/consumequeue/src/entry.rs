@@ -38,6 +38,13 @@ impl Entry {
         tags_code: 0,
     };
 
+    /// An entry of a message that lies before the beginning of any log that has lost some.
+    pub(crate) const EXPIRED: Self = Self {
+        physical_offset: 0,
+        size: 1,
+        tags_code: 0,
+    };
+
     /// Commit-log offset behind the message.
     pub fn physical_end(&self) -> i64 {
         self.physical_offset.saturating_add(i64::from(self.size))

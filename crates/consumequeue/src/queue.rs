@@ -117,7 +117,11 @@ impl<I: Io> ConsumeQueue<I> {
         policy: OpenPolicy,
     ) -> Result<(Arc<Self>, Option<Doubt>), ConsumeQueueError> {
         let (bounds, doubt) = match Bounds::find(&shared.io, &shared.options, dir, policy) {
-            Err(error) if error.is_broken() => (Bounds::EMPTY, Some(Doubt::default())),
+            Err(error) if error.is_broken() => {
+                let behind = Vec::new();
+                let is_damage = true;
+                (Bounds::EMPTY, Some(Doubt { is_damage, behind }))
+            }
             found => found?,
         };
         let queue = Self::with_bounds(shared, dir, bounds);
@@ -321,7 +325,7 @@ impl<I: Io> ConsumeQueue<I> {
         let mut files = lock(&self.writer);
         let max_index = self.max_index.load(Ordering::Relaxed);
         if index > max_index {
-            let filled = self.append_fillers(&mut files, index - max_index);
+            let filled = self.append_copies(&mut files, Entry::FILLER, index - max_index);
             self.or_close(&mut files, filled)?;
             if self.min_index.load(Ordering::Relaxed) == max_index {
                 self.min_index.store(index, Ordering::Release);
@@ -428,7 +432,7 @@ impl<I: Io> ConsumeQueue<I> {
         index: i64,
         entry: Entry,
     ) -> Result<(), ConsumeQueueError> {
-        self.begin_files(files, index)?;
+        self.begin_files(files, index, Entry::FILLER)?;
         self.append(files, &entry.encode())?;
         self.min_index.store(index, Ordering::Release);
         Ok(())
@@ -439,6 +443,7 @@ impl<I: Io> ConsumeQueue<I> {
         &self,
         files: &mut MutexGuard<'_, Files<I>>,
         index: i64,
+        filler: Entry,
     ) -> Result<(), ConsumeQueueError> {
         let per_file = self.shared.options.entries_per_file();
         let base_index = index - index % per_file;
@@ -451,15 +456,7 @@ impl<I: Io> ConsumeQueue<I> {
             self.flushed_index.store(base_index, Ordering::Release);
         }
         let fill_count = index - self.max_index.load(Ordering::Relaxed);
-        self.append_fillers(files, fill_count)
-    }
-
-    fn append_fillers(
-        &self,
-        files: &mut MutexGuard<'_, Files<I>>,
-        count: i64,
-    ) -> Result<(), ConsumeQueueError> {
-        self.append_copies(files, Entry::FILLER, count)
+        self.append_copies(files, filler, fill_count)
     }
 
     fn append_copies(

@@ -29,6 +29,9 @@ const BEHIND_COUNT: usize = 4;
 /// in the middle has cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doubt {
+    /// No crash and no truncation explains it: the store was closed, or files are missing between
+    /// others.
+    pub is_damage: bool,
     /// Some of the entries behind the end that a message may have. Only the log can tell whether
     /// there is one; if there is, the queue has lost it.
     pub behind: Vec<(i64, Entry)>,
@@ -83,6 +86,7 @@ impl Bounds {
         let mut doubt = None;
         if tail.untidy {
             doubt = Some(Doubt {
+                is_damage: policy == OpenPolicy::Clean,
                 behind: scanner.entries_behind(&bases, &tail)?,
             });
             let (_queue, mut writer) =

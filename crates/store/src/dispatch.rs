@@ -12,15 +12,21 @@ use std::sync::{Arc, OnceLock};
 use commitlog::{CommitLog, QueueCursor};
 use consumequeue::{ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::{IndexError, IndexService};
-use message::{Parsed, RecordView, Transaction};
+use message::layout::RECORD_LEN_MIN;
+use message::{DispatchFields, Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 
 use crate::error::{DispatchError, PutError};
+use crate::place::{Place, light_places};
 use crate::queues::Queues;
+use crate::redispatch::QueueKey;
 
 /// Bytes of the log that one step walks at most, so that waiting readers are told soon.
 const STEP_LEN_MAX: u64 = 1 << 20;
+/// Queue offsets that a queue may leave out without messages: those of an end of the log that was
+/// lost are not given away again.
+const LEFT_OUT_COUNT_MAX: u64 = 1 << 20;
 
 /// A message that readers can get from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub(crate) struct Dispatcher<I: Io> {
     /// Topics that have batch consume queues: never given simple ones, which a Java broker would
     /// refuse to start with.
     batch_topics: HashSet<String>,
+    /// Whether records have entries in the light queues that they name.
+    light_queues: bool,
     listener: OnceLock<Arc<ArrivalListener>>,
     /// Everything below has its entries. Written by the dispatching thread (Release), read by all.
     next_offset: AtomicU64,
@@ -70,12 +78,14 @@ impl<I: Io> Dispatcher<I> {
         index: Option<IndexService<I>>,
         level_delays_ms: Vec<i64>,
         batch_topics: HashSet<String>,
+        light_queues: bool,
     ) -> Self {
         Self {
             queues,
             index,
             level_delays_ms,
             batch_topics,
+            light_queues,
             listener: OnceLock::new(),
             next_offset: AtomicU64::new(0),
             last_store_ms: AtomicI64::new(0),
@@ -189,27 +199,19 @@ impl<I: Io> Dispatcher<I> {
         is_meant: impl Fn(&ConsumeQueue<I>) -> bool,
     ) -> Result<usize, PutError> {
         let retire = |cursors: &[QueueCursor]| Ok(log.retire(cursors)?);
-        self.queues
-            .delete(topic, is_meant, self.next_offset(), retire)
+        self.queues.delete(topic, is_meant, retire)
     }
 
-    /// Dispatches one record during recovery. Its queue's entries may have a gap before it, which
-    /// is told apart so that the queue can be rebuilt; the index has its keys all the same.
+    /// Dispatches one record during recovery, but for its queue entries.
     pub(crate) fn recover(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
-        let fields = view.dispatch_fields();
-        let gap = match self.put_to_queue(view, self.tags_code(view, &fields)) {
-            Err(DispatchError::Gap { .. }) if sabotage::is_planted(Lie::GapNotRebuilt) => None,
-            Err(gap @ DispatchError::Gap { .. }) => Some(gap),
-            outcome => outcome.map(|_| None)?,
-        };
         if !sabotage::is_planted(Lie::IndexNotRebuilt) {
-            self.put_to_index(view, &fields)?;
+            self.put_to_index(view, &view.dispatch_fields())?;
         }
         self.last_store_ms
             .store(view.store_timestamp_ms(), Ordering::Relaxed);
         let offset = view.physical_offset().cast_unsigned();
         self.last_record.store(offset, Ordering::Relaxed);
-        gap.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Dispatches a record whose predecessors in its queue the log has lost: their places are
@@ -240,18 +242,33 @@ impl<I: Io> Dispatcher<I> {
         }
     }
 
-    /// Puts a record into its consume queue again, and nowhere else. Entries of messages that the
-    /// log has lost become fillers.
+    /// Puts a record into its consume queues again, and nowhere else: its own, and light ones. The
+    /// places of messages that the log has lost stand for this one.
     pub(crate) fn rebuild_queue_entry(&self, view: &RecordView<'_>) -> Result<(), DispatchError> {
-        let tags_code = self.tags_code(view, &view.dispatch_fields());
-        match self.put_to_queue(view, tags_code) {
-            Err(DispatchError::Gap { index, .. }) => {
-                let queue = self.queues.find_or_create(view.topic(), view.queue_id())?;
-                queue.entries.fill(index)?;
-                self.put_to_queue(view, tags_code).map(drop)
-            }
-            outcome => outcome.map(drop),
+        let (places, tags_code) = self.places(view);
+        for place in places {
+            self.put_or_fill(view, &place, tags_code)?;
         }
+        Ok(())
+    }
+
+    /// As [`rebuild_queue_entry`](Self::rebuild_queue_entry), into some queues only; whether it has
+    /// a place in one of them.
+    pub(crate) fn rebuild_queue_entries(
+        &self,
+        view: &RecordView<'_>,
+        wanted: &BTreeSet<&QueueKey>,
+    ) -> Result<bool, DispatchError> {
+        let (places, tags_code) = self.places(view);
+        let mut is_wanted = false;
+        for place in places {
+            let key = (place.topic.to_owned(), place.queue_id);
+            if wanted.contains(&key) {
+                self.put_or_fill(view, &place, tags_code)?;
+                is_wanted = true;
+            }
+        }
+        Ok(is_wanted)
     }
 
     /// Puts a record into the index again, and nowhere else.
@@ -265,50 +282,116 @@ impl<I: Io> Dispatcher<I> {
     fn dispatch(&self, view: &RecordView<'_>) -> Result<Dispatched, DispatchError> {
         let fields = view.dispatch_fields();
         let tags_code = self.tags_code(view, &fields);
-        let queue = self.put_to_queue(view, tags_code)?;
+        let queue = self.put_to_queue(view, &fields, tags_code)?;
         self.put_to_index(view, &fields)?;
         Ok(Dispatched { queue, tags_code })
     }
 
-    fn tags_code(&self, view: &RecordView<'_>, fields: &message::DispatchFields<'_>) -> i64 {
+    fn tags_code(&self, view: &RecordView<'_>, fields: &DispatchFields<'_>) -> i64 {
         // A level that is no number delays nothing; Java would fail the whole record.
         fields
             .tags_code_of(view, &self.level_delays_ms)
             .unwrap_or_else(|_| fields.tags_code())
     }
 
+    /// Puts a record's entry into its queue, and those into light queues. What became of the
+    /// first; light queues complete themselves.
     fn put_to_queue(
         &self,
         view: &RecordView<'_>,
+        fields: &DispatchFields<'_>,
         tags_code: i64,
     ) -> Result<Option<PutOutcome>, DispatchError> {
+        if !self.has_entry(view) {
+            return Ok(None);
+        }
+        let outcome = self.put_at(view, &Place::own(view), tags_code)?;
+        if self.light_queues {
+            for place in light_places(view, fields) {
+                self.put_or_fill(view, &place, tags_code)?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Whether a record has entries in simple consume queues.
+    fn has_entry(&self, view: &RecordView<'_>) -> bool {
         let sys_flag = view.sys_flag();
-        let has_entry = sys_flag.transaction().takes_queue_offset()
+        sys_flag.transaction().takes_queue_offset()
             && !sys_flag.is_inner_batch()
-            && !self.has_batch_queues(view.topic());
-        if !has_entry || self.is_deleted(view) {
-            return Ok(None);
+            && !self.has_batch_queues(view.topic())
+    }
+
+    /// The places of a record in simple consume queues, with the tags code of its entries: what
+    /// [`dispatch`](Self::dispatch) has put.
+    pub(crate) fn places<'a>(&self, view: &RecordView<'a>) -> (Vec<Place<'a>>, i64) {
+        let fields = view.dispatch_fields();
+        let mut places = Vec::new();
+        if self.has_entry(view) {
+            places.push(Place::own(view));
+            if self.light_queues {
+                places.extend(light_places(view, &fields));
+            }
         }
-        let queue = self.queues.find_or_create(view.topic(), view.queue_id())?;
-        // Asked again: the queue may have been deleted and made anew since.
-        if self.is_deleted(view) {
-            return Ok(None);
-        }
-        let entry = Entry {
-            physical_offset: view.physical_offset(),
-            size: i32::try_from(view.total_size()).unwrap_or(i32::MAX),
-            tags_code,
+        (places, self.tags_code(view, &fields))
+    }
+
+    /// Puts a record's entry at a place, and copies of it into the places of messages before it
+    /// that the log has lost.
+    pub(crate) fn put_or_fill(
+        &self,
+        view: &RecordView<'_>,
+        place: &Place<'_>,
+        tags_code: i64,
+    ) -> Result<(), DispatchError> {
+        let (gap, max_index) = match self.put_at(view, place, tags_code) {
+            Err(gap @ DispatchError::Gap { max_index, .. }) => (gap, max_index),
+            outcome => return outcome.map(drop),
         };
-        let index = view.queue_offset();
-        let outcome = match queue.entries.put(index, entry) {
+        let queue = self.queues.find_or_create(place.topic, place.queue_id)?;
+        if !can_be_missing(view, &queue.entries, place.index - max_index) {
+            tracing::warn!(error = %gap, "a queue offset that cannot be; the message has no entry");
+            return Ok(());
+        }
+        let store_ms = view.store_timestamp_ms();
+        let entry = entry_of(view, tags_code);
+        queue.entries.put_behind_gap(place.index, entry, store_ms)?;
+        Ok(())
+    }
+
+    /// Puts a record's entry at a place. `None` where it has none, or an earlier message has it.
+    pub(crate) fn put_at(
+        &self,
+        view: &RecordView<'_>,
+        place: &Place<'_>,
+        tags_code: i64,
+    ) -> Result<Option<PutOutcome>, DispatchError> {
+        let Place {
+            topic,
+            queue_id,
+            index,
+        } = *place;
+        if self.is_deleted(view, place) {
+            return Ok(None);
+        }
+        let queue = self.queues.find_or_create(topic, queue_id)?;
+        // Asked again: the queue may have been deleted and made anew since.
+        if self.is_deleted(view, place) {
+            return Ok(None);
+        }
+        let entry = entry_of(view, tags_code);
+        let store_ms = view.store_timestamp_ms();
+        let outcome = match queue.entries.put_stored(index, entry, store_ms) {
             // The topic was deleted since the queue was found.
-            Err(ConsumeQueueError::Deleted { .. }) if self.is_deleted(view) => return Ok(None),
+            Err(ConsumeQueueError::Deleted { .. }) if self.is_deleted(view, place) => {
+                return Ok(None);
+            }
             outcome => outcome?,
         };
         match outcome {
             PutOutcome::Gap { max_index } => Err(DispatchError::Gap {
-                topic: view.topic().to_owned(),
-                queue_id: view.queue_id(),
+                topic: topic.to_owned(),
+                queue_id,
                 index,
                 max_index,
                 physical_offset: view.physical_offset(),
@@ -316,14 +399,14 @@ impl<I: Io> Dispatcher<I> {
             // The topic was deleted and created again: its queues begin anew.
             PutOutcome::Occupied { .. } if index == 0 => {
                 queue.entries.truncate(0)?;
-                Ok(Some(queue.entries.put(index, entry)?))
+                Ok(Some(queue.entries.put_stored(index, entry, store_ms)?))
             }
             PutOutcome::Occupied { max_index } => {
                 // Java 5.3.3 can use a queue offset twice after a restart; like it, we keep the
                 // first message's entry. The record stays findable by key and offset.
                 tracing::warn!(
-                    topic = view.topic(),
-                    queue_id = view.queue_id(),
+                    topic,
+                    queue_id,
                     index,
                     max_index,
                     physical_offset = view.physical_offset(),
@@ -335,16 +418,18 @@ impl<I: Io> Dispatcher<I> {
         }
     }
 
-    /// Whether the record's queue was deleted after it was appended.
-    fn is_deleted(&self, view: &RecordView<'_>) -> bool {
-        self.queues
-            .is_deleted(view.topic(), view.queue_id(), view.physical_offset())
+    fn is_deleted(&self, view: &RecordView<'_>, place: &Place<'_>) -> bool {
+        let Place {
+            topic, queue_id, ..
+        } = *place;
+        let offset = view.physical_offset();
+        self.queues.is_deleted(topic, queue_id, offset)
     }
 
     fn put_to_index(
         &self,
         view: &RecordView<'_>,
-        fields: &message::DispatchFields<'_>,
+        fields: &DispatchFields<'_>,
     ) -> Result<(), DispatchError> {
         let Some(index) = &self.index else {
             return Ok(());
@@ -374,6 +459,26 @@ impl<I: Io> Dispatcher<I> {
             });
         }
     }
+}
+
+fn entry_of(view: &RecordView<'_>, tags_code: i64) -> Entry {
+    Entry {
+        physical_offset: view.physical_offset(),
+        size: i32::try_from(view.total_size()).unwrap_or(i32::MAX),
+        tags_code,
+    }
+}
+
+/// Whether `count` messages of a queue can have been in the log between its last one and this
+/// record. Nothing checks the queue offset in a record's header: one that damage has made huge
+/// must not fill the disk.
+fn can_be_missing<I: Io>(view: &RecordView<'_>, queue: &ConsumeQueue<I>, count: i64) -> bool {
+    let last_end = queue.max_physical_end().unwrap_or(0);
+    let between = view
+        .physical_offset()
+        .cast_unsigned()
+        .saturating_sub(last_end);
+    count.cast_unsigned() <= between / RECORD_LEN_MIN as u64 + LEFT_OUT_COUNT_MAX
 }
 
 impl<I: Io> std::fmt::Debug for Dispatcher<I> {

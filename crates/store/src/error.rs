@@ -112,6 +112,9 @@ pub enum ReadError {
     /// The index could not be read.
     #[error("index: {0}")]
     Index(#[from] IndexError),
+    /// The device cannot read a part of the log.
+    #[error("commit log: {0}")]
+    Log(IoError),
     /// The store has no index (`messageIndexEnable=false`).
     #[error("this store keeps no index of keys (messageIndexEnable is false)")]
     NoIndex,

@@ -1,13 +1,17 @@
 //! Reading a queue: which entries, and the slices of the log they point to.
 
+use std::sync::atomic::Ordering;
+
 use commitlog::CommitLog;
 use consumequeue::Entry;
-use mmap_core::{Io, OsIo};
+use message::{Parsed, RecordView};
+use mmap_core::{Io, MapSlice, OsIo, RawMap};
 
 use crate::error::ReadError;
 use crate::filter::Filter;
 use crate::messages::Messages;
 use crate::options::{ReadLimits, StoreOptions};
+use crate::place::{Place, has_place};
 use crate::queues::Queue;
 
 /// How a read ended: RocketMQ's `GetMessageStatus`.
@@ -95,11 +99,12 @@ impl<I: Io> Get<I> {
 pub(crate) fn get<I: Io>(
     log: &CommitLog<I>,
     queue: &Queue<I>,
-    offset: i64,
+    from: &Place<'_>,
     limits: &GetLimits,
     options: &StoreOptions,
     filter: &dyn Filter,
 ) -> Result<Get<I>, ReadError> {
+    let offset = from.index;
     let bounds = &options.read;
     let file_count = options.queue_file_len.cast_signed() / consumequeue::ENTRY_LEN as i64;
     let (min, max) = (queue.entries.min_index(), queue.entries.max_index());
@@ -130,8 +135,12 @@ pub(crate) fn get<I: Io>(
         }
         next_offset = index + 1;
         // A filler stands for a message that the log has lost.
-        if !entry.is_filler() && filter.matches(tags_code(&entry)) {
-            batch.take(&entry);
+        if entry.is_filler() || !filter.matches(tags_code(queue, &entry)) {
+            continue;
+        }
+        let place = Place { index, ..*from };
+        if batch.take(&entry, &place)? == Taken::OtherRecord {
+            warn_of_other_record(queue, &place, &entry)?;
         }
     }
     let (status, messages) = batch.finish();
@@ -144,12 +153,42 @@ pub(crate) fn get<I: Io>(
     })
 }
 
-/// The tags code of an entry that has it in itself.
-fn tags_code(entry: &Entry) -> Option<i64> {
-    entry
-        .extension_offset()
-        .is_none()
-        .then_some(entry.tags_code)
+/// The tags code of an entry, or of the extension unit that it refers to. `None` where nobody knows
+/// it: the client filters then.
+#[inline]
+fn tags_code<I: Io>(queue: &Queue<I>, entry: &Entry) -> Option<i64> {
+    match entry.extension_offset() {
+        None => Some(entry.tags_code),
+        Some(_) => queue.entries.tags_code(entry).ok().flatten(),
+    }
+}
+
+/// An entry whose place in the log holds no record, or another message's, is passed over. Places of
+/// messages that the log has lost stand for their neighbours, and are no news; anything else is
+/// damage of the queue, told once.
+#[cold]
+fn warn_of_other_record<I: Io>(
+    queue: &Queue<I>,
+    place: &Place<'_>,
+    entry: &Entry,
+) -> Result<(), ReadError> {
+    for neighbour in [place.index - 1, place.index + 1] {
+        let other = queue.entries.entry(neighbour)?;
+        if other.is_some_and(|other| other.physical_offset == entry.physical_offset) {
+            return Ok(());
+        }
+    }
+    if !queue.is_reported.swap(true, Ordering::Relaxed) {
+        tracing::error!(
+            topic = place.topic,
+            queue_id = place.queue_id,
+            index = place.index,
+            physical_offset = entry.physical_offset,
+            "a consume queue does not agree with the log: entries that point to other records are \
+             passed over; rebuild the queue to get at the messages"
+        );
+    }
+    Ok(())
 }
 
 /// Messages being collected. Entries that lie next to each other in the log become one slice.
@@ -163,7 +202,36 @@ struct Batch<'a, I: Io> {
     count: usize,
     len: u64,
     run: Run,
+    /// What is visible of the segment that was last read from.
+    window: Option<Window<I>>,
     was_removing: bool,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Message,
+    /// The log does not hold it any more.
+    Gone,
+    /// What it points to is not its message.
+    OtherRecord,
+}
+
+/// Bytes of the log from an offset on.
+struct Window<I: Io> {
+    offset: u64,
+    bytes: MapSlice<I::Map>,
+}
+
+impl<I: Io> Window<I> {
+    /// Reads a part of it into memory: what the device cannot read is an error here, where a first
+    /// touch would raise a signal.
+    fn populate(&self, position: usize, len: usize) -> Result<(), ReadError> {
+        let start = self.bytes.range().start + position;
+        let map = self.bytes.region().map();
+        map.populate_read(start..start + len)
+            .map_err(ReadError::Log)
+    }
 }
 
 /// Neighbouring records that are not sliced yet.
@@ -185,6 +253,7 @@ impl<'a, I: Io> Batch<'a, I> {
             count: 0,
             len: 0,
             run: Run::default(),
+            window: None,
             was_removing: false,
         }
     }
@@ -205,18 +274,58 @@ impl<'a, I: Io> Batch<'a, I> {
                 > self.limits.bytes_max.min(bytes_max)
     }
 
-    fn take(&mut self, entry: &Entry) {
+    /// Takes in the record that an entry points to, if it is the one with that place.
+    fn take(&mut self, entry: &Entry, place: &Place<'_>) -> Result<Taken, ReadError> {
         let (Ok(offset), Ok(len)) = (
             u64::try_from(entry.physical_offset),
             u64::try_from(entry.size),
         ) else {
-            self.was_removing = true;
-            return;
+            return Ok(Taken::OtherRecord);
         };
         if offset < self.log.min_offset() {
             self.was_removing = true;
-            return;
+            return Ok(Taken::Gone);
         }
+        let is_cold = offset < self.hot_from;
+        let Some(window) = self.window_at(offset, len) else {
+            // Removed since, or an entry that points behind the log's end.
+            self.was_removing = true;
+            return Ok(Taken::OtherRecord);
+        };
+        let position = (offset - window.offset) as usize;
+        if is_cold {
+            window.populate(position, len as usize)?;
+        }
+        let bytes = window.bytes.get(position..).unwrap_or_default();
+        let is_it = match RecordView::parse(bytes) {
+            Ok(Parsed::Record(view)) => {
+                view.total_size() as u64 == len
+                    && view.physical_offset() == entry.physical_offset
+                    && has_place(&view, place)
+            }
+            _ => false,
+        };
+        if !is_it {
+            return Ok(Taken::OtherRecord);
+        }
+        self.add(offset, len);
+        Ok(Taken::Message)
+    }
+
+    /// The bytes of the log around a record, all in one segment.
+    fn window_at(&mut self, offset: u64, len: u64) -> Option<&Window<I>> {
+        let is_inside = |window: &Window<I>| {
+            let end = window.offset + window.bytes.len() as u64;
+            offset >= window.offset && offset.checked_add(len).is_some_and(|last| last <= end)
+        };
+        if !self.window.as_ref().is_some_and(is_inside) {
+            let bytes = self.log.readable_from(offset)?;
+            self.window = Some(Window { offset, bytes });
+        }
+        self.window.as_ref().filter(|window| is_inside(window))
+    }
+
+    fn add(&mut self, offset: u64, len: u64) {
         let segment_len = self.log.options().segment_len;
         let follows = self.run.count > 0
             && offset == self.run.offset + self.run.len

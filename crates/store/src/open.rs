@@ -7,11 +7,14 @@
 
 use std::sync::Arc;
 
-use commitlog::{CallerError, Clock, CommitLog, DirQuarantine, LogError, Visitor};
-use consumequeue::{ConsumeQueueOptions, ConsumeQueueSet};
+use commitlog::{CallerError, Clock, CommitLog, DirQuarantine, LogError, Opening, Visitor};
+use consumequeue::ConsumeQueueSet;
 use indexfile::IndexService;
 use message::RecordView;
+use mmap_core::sabotage::{self, Lie};
 use mmap_core::{FileKind, Io, IoError};
+
+use segment_queue::FlushPolicy;
 
 use crate::begin::{DerivedEnds, Found};
 use crate::checkpoint::Checkpoint;
@@ -20,8 +23,9 @@ use crate::error::{DispatchError, OpenError};
 use crate::options::StoreOptions;
 use crate::ownership::{LastExit, Ownership};
 use crate::progress::{Progress, Step};
+use crate::queue_check::{self, Marks, QueueCheck};
 use crate::queues::Queues;
-use crate::redispatch::{QueueKey, Redispatch, RefusedDamage};
+use crate::redispatch::{Redispatch, RefusedDamage};
 use crate::report::{OpenReport, Phase};
 use crate::state::StateFile;
 
@@ -32,6 +36,7 @@ pub(crate) struct Opened<I: Io> {
     pub(crate) checkpoint: Checkpoint<I>,
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
+    pub(crate) marks: Marks<I>,
     /// `None` when it cannot be written; nothing depends on it.
     pub(crate) state: Option<StateFile<I>>,
     pub(crate) report: OpenReport,
@@ -51,9 +56,11 @@ pub(crate) fn open<I: Io>(
     let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
     let damaged_segments: Vec<_> = damaged_segments.collect();
     let derived = Derived::open(io, options, &found, clock, &mut phases)?;
-    let from = found.recover_from(&opening, &derived.ends())?;
+    let from = found.recover_from(&opening, &derived.ends(&opening)?)?;
     let Derived {
         dispatcher,
+        marks,
+        check,
         queue_count,
         index_file_count,
         suspect_index_file_count,
@@ -62,20 +69,21 @@ pub(crate) fn open<I: Io>(
 
     let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
     let range = (from.offset, opening.segments().published());
-    let mut redispatch = Redispatch::new(&dispatcher, options.recovery, progress, range);
+    let mut redispatch = Redispatch::new(&dispatcher, check, options.recovery, progress, range);
     let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
     let (log, recovery) = recovered.map_err(refusal)?;
     phases.push(Phase::of_log(&recovery));
     let mut settling = Settling {
         log: &log,
         dispatcher: &dispatcher,
+        marks: &marks,
         progress,
         rebuilt: 0,
     };
     let settle_begun = clock.monotonic();
-    settling.settle(recovery.end, &redispatch)?;
+    settling.settle(recovery.end, &mut redispatch)?;
     phases.push(Phase {
-        files: redispatch.gaps.len() as u64,
+        files: redispatch.check.faults().len() as u64,
         rebuilt: settling.rebuilt,
         elapsed: clock.monotonic().saturating_sub(settle_begun),
         ..Phase::named("settle")
@@ -86,6 +94,9 @@ pub(crate) fn open<I: Io>(
     {
         return Err(error.into());
     }
+    if !is_read_only {
+        settling.remember_queues();
+    }
     let checkpoint = Checkpoint::open(io, &options.root)?;
     let report = OpenReport {
         last_exit: found.last_exit,
@@ -95,7 +106,7 @@ pub(crate) fn open<I: Io>(
         missing: redispatch.missing,
         quarantined: quarantine.kept().to_vec(),
         queue_count,
-        rebuilt_queue_count: redispatch.gaps.len(),
+        rebuilt_queues: redispatch.check.rebuilt(),
         index_file_count,
         suspect_index_file_count,
         undispatched_from: redispatch.undispatched_from,
@@ -107,6 +118,7 @@ pub(crate) fn open<I: Io>(
         checkpoint,
         log,
         dispatcher,
+        marks,
         // What is only read is not known to be whole.
         state: if is_read_only {
             None
@@ -138,6 +150,8 @@ fn refusal(error: LogError) -> OpenError {
 /// The derived files, loaded.
 struct Derived<I: Io> {
     dispatcher: Dispatcher<I>,
+    marks: Marks<I>,
+    check: QueueCheck,
     queue_count: usize,
     index_file_count: usize,
     suspect_index_file_count: usize,
@@ -155,7 +169,6 @@ impl<I: Io> Derived<I> {
         phases: &mut Vec<Phase>,
     ) -> Result<Self, OpenError> {
         let (last_exit, begun) = (found.last_exit, clock.monotonic());
-        let queue_options = ConsumeQueueOptions::with_file_len(options.queue_file_len);
         let queue_policy = match last_exit {
             LastExit::Clean => consumequeue::OpenPolicy::Clean,
             LastExit::Unclean => consumequeue::OpenPolicy::Unclean,
@@ -163,7 +176,7 @@ impl<I: Io> Derived<I> {
         let (set, queue_report) = ConsumeQueueSet::open(
             io.clone(),
             &options.queue_dir(),
-            queue_options,
+            options.consume_queues(),
             queue_policy,
         )?;
         phases.push(Phase {
@@ -201,9 +214,20 @@ impl<I: Io> Derived<I> {
             .map(|level| delays.due_ms(level, 0).unwrap_or_default())
             .collect();
         let batch_topics = topics_of(io, &options.batch_queue_dir())?;
-        let queues = Queues::new(set);
+        let marks = Marks::of(io, &options.own_dir());
+        let remembered = marks.queues.read();
+        let queues = Queues::new(set, marks.queues.clone(), remembered.deleted.clone());
+        let check = QueueCheck::new(remembered, marks.rebuild.read(), queue_report.doubtful);
         Ok(Self {
-            dispatcher: Dispatcher::new(queues, index, level_delays_ms, batch_topics),
+            marks,
+            check,
+            dispatcher: Dispatcher::new(
+                queues,
+                index,
+                level_delays_ms,
+                batch_topics,
+                options.dispatches_light_queues,
+            ),
             queue_count: queue_report.queue_count,
             index_file_count: index_report.file_count,
             suspect_index_file_count: index_report.suspects.len(),
@@ -216,14 +240,14 @@ impl<I: Io> Derived<I> {
     }
 
     /// What recovery needs to know of them.
-    fn ends(&self) -> DerivedEnds {
+    fn ends(&self, opening: &Opening<I>) -> Result<DerivedEnds, OpenError> {
         let index = self.dispatcher.index.as_ref();
         let index_end = index.map(|index| index.end_physical_offset().unwrap_or(0));
-        DerivedEnds {
-            queues: self.dispatcher.queues.set().max_physical_end().unwrap_or(0),
+        Ok(DerivedEnds {
+            queues: queue_check::true_end(opening.segments(), &self.dispatcher)?,
             index: self.index_resume_offset.or(index_end),
             is_index_cut: self.is_index_cut,
-        }
+        })
     }
 }
 
@@ -234,26 +258,26 @@ const CANDIDATES_MAX: usize = 4096;
 struct Settling<'a, I: Io> {
     log: &'a CommitLog<I>,
     dispatcher: &'a Dispatcher<I>,
+    marks: &'a Marks<I>,
     progress: &'a dyn Progress,
     /// Records whose entries were built again.
     rebuilt: u64,
 }
 
 impl<I: Io> Settling<'_, I> {
-    fn settle(&mut self, end: u64, found: &Redispatch<'_, I>) -> Result<(), OpenError> {
+    fn settle(&mut self, end: u64, found: &mut Redispatch<'_, I>) -> Result<(), OpenError> {
         let queues = &self.dispatcher.queues;
         queues.set().recover(self.log.min_offset(), end)?;
+        queues.finish_deletions()?;
         // A log that is only read stays as it was, and so do its keys: queries compare with the
         // messages themselves.
         if self.log.failure().is_none() {
             self.rebuild_index(end, found.first_hole)?;
         }
-        if !found.gaps.is_empty() {
-            for (topic, queue_id) in &found.gaps {
-                let queue = queues.find_or_create(topic, *queue_id)?;
-                queue.entries.truncate(0)?;
-            }
-            self.rebuild_queues(|key| found.gaps.contains(key))?;
+        // A log that is only read leaves its queues, too: readers compare entries with records.
+        if self.log.failure().is_none() {
+            found.check.finish(self.log, self.dispatcher)?;
+            self.rebuild_queues(&found.check)?;
         }
         queues.reset_cursors();
         for ((topic, queue_id), next_offset) in &found.next_offsets {
@@ -293,15 +317,31 @@ impl<I: Io> Settling<'_, I> {
         })
     }
 
-    fn rebuild_queues(&mut self, is_gap: impl Fn(&QueueKey) -> bool) -> Result<(), OpenError> {
-        let dispatcher = self.dispatcher;
-        self.walk("consume queues", self.log.min_offset(), |view| {
-            let is_wanted = is_gap(&(view.topic().to_owned(), view.queue_id()));
-            if is_wanted {
-                dispatcher.rebuild_queue_entry(view)?;
-            }
-            Ok(is_wanted)
+    /// Builds the queues again that do not say what the log says.
+    fn rebuild_queues(&mut self, check: &QueueCheck) -> Result<(), OpenError> {
+        if check.faults().is_empty() || sabotage::is_planted(Lie::GapNotRebuilt) {
+            return Ok(());
+        }
+        let (marks, dispatcher, log_min) = (self.marks, self.dispatcher, self.log.min_offset());
+        queue_check::rebuild(marks, check, log_min, dispatcher, |wanted| {
+            self.walk("consume queues", log_min, |view| {
+                dispatcher.rebuild_queue_entries(view, wanted)
+            })
         })
+    }
+
+    /// Writes down where the queues end, once they and the log are on the device.
+    fn remember_queues(&self) {
+        let synced = self.log.flush_now().map_err(|error| error.to_string());
+        let set = self.dispatcher.queues.set();
+        let synced = synced.and_then(|_| {
+            set.flush(FlushPolicy::All)
+                .map_err(|error| error.to_string())
+        });
+        match synced {
+            Ok(_) => self.marks.save(self.log.min_offset(), self.dispatcher),
+            Err(error) => tracing::warn!(error, "the ends of the queues are not remembered"),
+        }
     }
 
     /// Shows each record from `from`, the start of a record, to the end of the log; `visit` says

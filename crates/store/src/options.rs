@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use commitlog::{CommitLogOptions, FlushMode};
+use consumequeue::{ConsumeQueueOptions, ExtensionOptions};
 use indexfile::IndexOptions;
 use message::Limits;
 
@@ -23,6 +24,15 @@ pub struct StoreOptions {
     /// Bytes of a consume queue file, a multiple of 20. Default: 6,000,000
     /// (`mappedFileSizeConsumeQueue`).
     pub queue_file_len: u64,
+    /// Bytes of a file of extended consume queues. Default: 48 MiB
+    /// (`mappedFileSizeConsumeQueueExt`).
+    pub extension_file_len: u64,
+    /// Whether each new queue entry gets a unit in the extended consume queue. Units that are there
+    /// are read either way. Default: no (`enableConsumeQueueExt`).
+    pub writes_extensions: bool,
+    /// Whether records that name light queues in their properties get entries in them. Default: no
+    /// (`enableMultiDispatch`).
+    pub dispatches_light_queues: bool,
     /// Shape of the index files, or `None` for no index (`maxHashSlotNum`, `maxIndexNum`,
     /// `messageIndexEnable`).
     pub index: Option<IndexOptions>,
@@ -63,6 +73,9 @@ impl StoreOptions {
             commit_log_dir: None,
             segment_len: commitlog::DEFAULT_SEGMENT_LEN,
             queue_file_len: 300_000 * consumequeue::ENTRY_LEN as u64,
+            extension_file_len: ExtensionOptions::DEFAULT_FILE_LEN,
+            writes_extensions: false,
+            dispatches_light_queues: false,
             index: Some(IndexOptions::DEFAULT),
             flush: FlushMode::async_default(),
             derived_flush_interval: Duration::from_secs(1),
@@ -87,6 +100,17 @@ impl StoreOptions {
         match &self.commit_log_dir {
             Some(dir) => dir.clone(),
             None => self.root.join("commitlog"),
+        }
+    }
+
+    pub(crate) fn consume_queues(&self) -> ConsumeQueueOptions {
+        ConsumeQueueOptions {
+            extensions: Some(ExtensionOptions {
+                root: self.root.join("consumequeue_ext"),
+                file_len: self.extension_file_len,
+                is_written: self.writes_extensions,
+            }),
+            ..ConsumeQueueOptions::with_file_len(self.queue_file_len)
         }
     }
 

@@ -1,12 +1,15 @@
 //! The queues of all topics: for each the next offset that a put takes, and its consume queue.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use commitlog::QueueCursor;
 use consumequeue::{ConsumeQueue, ConsumeQueueError, ConsumeQueueSet};
 use mmap_core::Io;
+
+use crate::queue_marks::MarksFile;
+use crate::redispatch::QueueKey;
 
 /// Queue ids above this are refused: RocketMQ's tools create far fewer, and each costs memory.
 pub(crate) const QUEUE_ID_MAX: i32 = 65_535;
@@ -17,6 +20,8 @@ pub(crate) struct Queue<I: Io> {
     /// The next queue offset; changed only under the log's append lock.
     pub(crate) cursor: QueueCursor,
     pub(crate) entries: Arc<ConsumeQueue<I>>,
+    /// A reader has found an entry that does not belong to its place in the log, and said so.
+    pub(crate) is_reported: AtomicBool,
 }
 
 /// Finds queues by topic and queue id, without allocating.
@@ -29,32 +34,32 @@ pub(crate) struct Queues<I: Io> {
     topics: RwLock<HashMap<String, TopicQueues<I>>>,
     /// Held while a queue is made, and all the while that queues are deleted.
     changing: Mutex<()>,
-    /// Topics and queues that were deleted, and where the log ended then: records of theirs below
-    /// it, which are dispatched later, have no entries any more.
-    deleted: Mutex<Vec<Deleted>>,
-    /// How many of them there are: asked for each record.
-    deleted_count: AtomicUsize,
-}
-
-/// Queues that were deleted.
-#[derive(Debug)]
-struct Deleted {
-    topic: String,
-    queue_ids: Vec<i32>,
-    log_end: u64,
+    /// Queues that were deleted, and where the log ended then: records of theirs below it, which are
+    /// dispatched later or by a recovery, have no entries any more.
+    deleted: Mutex<BTreeMap<QueueKey, u64>>,
+    /// The highest of those ends: asked for each record.
+    deleted_end: AtomicU64,
+    /// Where that is remembered.
+    marks: MarksFile<I>,
 }
 
 /// The queues of one topic by queue id.
 type TopicQueues<I> = HashMap<i32, Arc<Queue<I>>>;
 
 impl<I: Io> Queues<I> {
-    pub(crate) fn new(set: ConsumeQueueSet<I>) -> Self {
+    /// `deleted` are the queues that the file of marks says were deleted.
+    pub(crate) fn new(
+        set: ConsumeQueueSet<I>,
+        marks: MarksFile<I>,
+        deleted: BTreeMap<QueueKey, u64>,
+    ) -> Self {
         Self {
             set,
+            marks,
+            deleted_end: AtomicU64::new(deleted.values().copied().max().unwrap_or(0)),
+            deleted: Mutex::new(deleted),
             topics: RwLock::default(),
             changing: Mutex::default(),
-            deleted: Mutex::default(),
-            deleted_count: AtomicUsize::new(0),
         }
     }
 
@@ -95,7 +100,6 @@ impl<I: Io> Queues<I> {
         &self,
         topic: &str,
         is_meant: impl Fn(&ConsumeQueue<I>) -> bool,
-        dispatched: u64,
         retire: impl FnOnce(&[QueueCursor]) -> Result<u64, E>,
     ) -> Result<usize, E> {
         let _changing = lock(&self.changing);
@@ -108,7 +112,7 @@ impl<I: Io> Queues<I> {
             .collect();
         let cursors = self.forget(topic, &meant);
         let log_end = retire(&cursors)?;
-        self.note_deleted(topic, &meant, log_end, dispatched);
+        self.note_deleted(topic, &meant, log_end);
         if meant.len() == count {
             self.set.delete_topic(topic)?;
         } else {
@@ -122,14 +126,35 @@ impl<I: Io> Queues<I> {
     /// Whether a record at this offset belongs to a queue that was deleted after it was appended.
     /// To be asked with the queue in hand: it is the new one then, if there is one.
     pub(crate) fn is_deleted(&self, topic: &str, queue_id: i32, offset: i64) -> bool {
-        if self.deleted_count.load(Ordering::Acquire) == 0 {
+        if offset.cast_unsigned() >= self.deleted_end.load(Ordering::Acquire) {
             return false;
         }
-        lock(&self.deleted).iter().any(|deleted| {
-            deleted.topic == topic
-                && deleted.queue_ids.contains(&queue_id)
-                && offset.cast_unsigned() < deleted.log_end
-        })
+        let key = (topic.to_owned(), queue_id);
+        let log_end = lock(&self.deleted).get(&key).copied();
+        log_end.is_some_and(|log_end| offset.cast_unsigned() < log_end)
+    }
+
+    /// The deleted queues of which a log that begins at `log_min` may have records.
+    pub(crate) fn deleted_above(&self, log_min: u64) -> BTreeMap<QueueKey, u64> {
+        let mut deleted = lock(&self.deleted);
+        deleted.retain(|_, log_end| *log_end > log_min);
+        deleted.clone()
+    }
+
+    /// Removes what is left of queues whose deletion was cut short, or which a Java broker has
+    /// built again from the records of before.
+    pub(crate) fn finish_deletions(&self) -> Result<(), ConsumeQueueError> {
+        let deleted = lock(&self.deleted).clone();
+        for ((topic, queue_id), log_end) in deleted {
+            let Some(queue) = self.set.find(&topic, queue_id) else {
+                continue;
+            };
+            if queue.max_physical_end().is_none_or(|end| end <= log_end) {
+                self.forget(&topic, &[queue_id]);
+                self.set.delete_queue(&topic, queue_id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes queues out of the table; returns their cursors.
@@ -146,16 +171,22 @@ impl<I: Io> Queues<I> {
         cursors
     }
 
-    fn note_deleted(&self, topic: &str, queue_ids: &[i32], log_end: u64, dispatched: u64) {
-        let mut deleted = lock(&self.deleted);
-        // Of earlier ones everything has been dispatched by now.
-        deleted.retain(|earlier| earlier.log_end > dispatched);
-        deleted.push(Deleted {
-            topic: topic.to_owned(),
-            queue_ids: queue_ids.to_vec(),
-            log_end,
-        });
-        self.deleted_count.store(deleted.len(), Ordering::Release);
+    /// Before any of their files goes. What cannot be remembered comes back with the next crash.
+    fn note_deleted(&self, topic: &str, queue_ids: &[i32], log_end: u64) {
+        if queue_ids.is_empty() {
+            return;
+        }
+        let keys = { queue_ids.iter() }.map(|queue_id| (topic.to_owned(), *queue_id));
+        let mut marks = self.marks.read();
+        for key in keys {
+            marks.ends.remove(&key);
+            marks.deleted.insert(key.clone(), log_end);
+            lock(&self.deleted).insert(key, log_end);
+        }
+        self.deleted_end.fetch_max(log_end, Ordering::AcqRel);
+        if let Err(error) = self.marks.write(&marks) {
+            tracing::warn!(%error, topic, "the deletion of queues is not remembered");
+        }
     }
 
     /// Sets the next offsets to the ends of the queues: recovery has built their entries.
@@ -178,7 +209,11 @@ impl<I: Io> Queues<I> {
         let queues = topics.entry(topic.to_owned()).or_default();
         Arc::clone(queues.entry(queue_id).or_insert_with(|| {
             let cursor = QueueCursor::new(entries.max_index());
-            Arc::new(Queue { cursor, entries })
+            Arc::new(Queue {
+                cursor,
+                entries,
+                is_reported: AtomicBool::new(false),
+            })
         }))
     }
 }

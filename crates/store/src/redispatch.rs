@@ -1,17 +1,20 @@
 //! Recovery's look at the log: each record is dispatched again, which does nothing where its
 //! entries exist, and what points into a hole is taken back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use commitlog::{CallerError, Hole, Visitor};
+use consumequeue::PutOutcome;
 use message::RecordView;
 use mmap_core::Io;
 
 use crate::dispatch::Dispatcher;
 use crate::error::DispatchError;
 use crate::options::RecoveryPolicy;
+use crate::place::Place;
 use crate::progress::{Progress, Step};
+use crate::queue_check::{QueueCheck, QueueFault};
 use crate::report::Missing;
 
 /// A queue by topic and queue id.
@@ -40,7 +43,7 @@ pub(crate) struct Redispatch<'a, I: Io> {
     log_start: u64,
     log_end: u64,
     /// Queues that have to be built again from the whole log.
-    pub(crate) gaps: BTreeSet<QueueKey>,
+    pub(crate) check: QueueCheck,
     /// What the holes have taken.
     pub(crate) missing: Vec<Missing>,
     /// The first hole.
@@ -57,6 +60,7 @@ impl<'a, I: Io> Redispatch<'a, I> {
     /// For a log of which the bytes from `log_start` to `log_end` may be read.
     pub(crate) fn new(
         dispatcher: &'a Dispatcher<I>,
+        check: QueueCheck,
         policy: RecoveryPolicy,
         progress: &'a dyn Progress,
         (log_start, log_end): (u64, u64),
@@ -67,7 +71,7 @@ impl<'a, I: Io> Redispatch<'a, I> {
             progress,
             log_start,
             log_end,
-            gaps: BTreeSet::new(),
+            check,
             missing: Vec::new(),
             first_hole: None,
             is_full: false,
@@ -76,16 +80,40 @@ impl<'a, I: Io> Redispatch<'a, I> {
         }
     }
 
-    /// A record whose predecessors in its queue have no entries: a hole has taken them, or the
-    /// queue has lost theirs.
-    fn gap(&mut self, view: &RecordView<'_>, max_index: i64) -> Result<(), DispatchError> {
-        let key = (view.topic().to_owned(), view.queue_id());
-        if self.first_hole.is_none() || self.gaps.contains(&key) {
-            self.gaps.insert(key);
+    /// Puts a record into its queues; where it is already, it is compared.
+    fn put_to_queues(&mut self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        let (places, tags_code) = self.dispatcher.places(view);
+        for place in places {
+            match self.dispatcher.put_at(view, &place, tags_code) {
+                Err(DispatchError::Gap { max_index, .. }) => {
+                    self.gap(view, &place, tags_code, max_index)?;
+                }
+                Ok(Some(PutOutcome::Appended)) => {}
+                Ok(_) => self
+                    .check
+                    .compare(self.dispatcher, view, &place, tags_code)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A record whose predecessors in a queue have no entries: a hole has taken them, or the queue
+    /// has lost theirs.
+    fn gap(
+        &mut self,
+        view: &RecordView<'_>,
+        place: &Place<'_>,
+        tags_code: i64,
+        max_index: i64,
+    ) -> Result<(), DispatchError> {
+        let key = (place.topic.to_owned(), place.queue_id);
+        if self.first_hole.is_none() || self.check.has(&key) {
+            self.check.add(key, QueueFault::Gap);
             return Ok(());
         }
-        self.dispatcher.dispatch_behind_gap(view)?;
-        self.add_missing(key, max_index, view.queue_offset());
+        self.dispatcher.put_or_fill(view, place, tags_code)?;
+        self.add_missing(key, max_index, place.index);
         Ok(())
     }
 
@@ -144,10 +172,9 @@ impl<I: Io> Visitor for Redispatch<'_, I> {
             self.leave(view);
             return Ok(());
         }
-        let outcome = match self.dispatcher.recover(view) {
-            Err(DispatchError::Gap { max_index, .. }) => self.gap(view, max_index),
-            outcome => outcome,
-        };
+        let outcome = self
+            .put_to_queues(view)
+            .and_then(|()| self.dispatcher.recover(view));
         match outcome {
             Err(error) if error.is_full() => {
                 self.out_of_space(&error);

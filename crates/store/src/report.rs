@@ -7,6 +7,7 @@ use std::time::Duration;
 use commitlog::{Hole, RecoveryReport};
 
 use crate::ownership::LastExit;
+use crate::queue_check::RebuiltQueue;
 
 /// What opening a store found and did.
 #[derive(Debug, Clone)]
@@ -26,8 +27,8 @@ pub struct OpenReport {
     pub quarantined: Vec<PathBuf>,
     /// Consume queues that were there.
     pub queue_count: usize,
-    /// Queues whose entries had a gap or were wrong, and were built again from the whole log.
-    pub rebuilt_queue_count: usize,
+    /// Queues that did not say what the log says, and were built again from all of it.
+    pub rebuilt_queues: Vec<RebuiltQueue>,
     /// Index files that were there.
     pub index_file_count: usize,
     /// Index files that were checked because of the crash.
@@ -168,8 +169,10 @@ impl fmt::Display for OpenReport {
         if !self.missing.is_empty() {
             write!(f, "; LOST messages of {}", self.missing_text())?;
         }
-        if self.rebuilt_queue_count > 0 {
-            write!(f, "; {} queues rebuilt", self.rebuilt_queue_count)?;
+        if let Some(first) = self.rebuilt_queues.first() {
+            let count = self.rebuilt_queues.len();
+            write!(f, "; {count} queues rebuilt ({first}")?;
+            f.write_str(if count > 1 { ", ...)" } else { ")" })?;
         }
         if let Some(reason) = &self.log.read_only {
             write!(

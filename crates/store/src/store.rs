@@ -21,8 +21,10 @@ use crate::health::{self, Health, Troubles};
 use crate::open::{self, Opened};
 use crate::options::StoreOptions;
 use crate::ownership::Ownership;
+use crate::place::Place;
 use crate::progress::{NoProgress, Progress};
 use crate::query::{self, KeyAnswer, KeyQuery};
+use crate::queue_check::Marks;
 use crate::queues::{QUEUE_ID_MAX, Queue};
 use crate::report::OpenReport;
 use crate::services::Services;
@@ -53,6 +55,7 @@ pub(crate) struct Core<I: Io> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
+    marks: Marks<I>,
     checkpoint: Checkpoint<I>,
     ownership: Ownership<I>,
     /// What a sync of the log must reach for the checkpoint to move.
@@ -130,6 +133,7 @@ impl<I: Io> MessageStore<I> {
             checkpoint,
             log,
             dispatcher,
+            marks,
             state,
             report,
         } = open::open(&io, &options, &clock, progress)?;
@@ -139,6 +143,7 @@ impl<I: Io> MessageStore<I> {
             options,
             log,
             dispatcher,
+            marks,
             checkpoint,
             ownership,
             mark,
@@ -240,7 +245,12 @@ impl<I: Io> MessageStore<I> {
         match self.core.dispatcher.queues.find(topic, queue_id) {
             Some(queue) => {
                 let options = &self.core.options;
-                get::get(&self.core.log, &queue, offset, limits, options, filter)
+                let from = Place {
+                    topic,
+                    queue_id,
+                    index: offset,
+                };
+                get::get(&self.core.log, &queue, &from, limits, options, filter)
             }
             None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
         }
@@ -442,6 +452,7 @@ impl<I: Io> MessageStore<I> {
         core.step_flush_derived()?;
         // What was flushed by closing the log counts from the second time on.
         core.step_flush_derived()?;
+        core.marks.save(core.log.min_offset(), &core.dispatcher);
         core.ownership.mark_closed(&core.io)?;
         Ok(())
     }

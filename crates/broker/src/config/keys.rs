@@ -223,6 +223,13 @@ const USED: &[Key] = &[
         queue_segment
     ),
     key!(
+        "mappedFileSizeConsumeQueueExt",
+        store.queue_extension_segment_len,
+        number(32, i32::MAX as i64)
+    ),
+    key!("enableConsumeQueueExt", store.queue_extensions, flag),
+    key!("enableMultiDispatch", store.multi_dispatch, flag),
+    key!(
         "maxHashSlotNum",
         store.index_slot_count,
         number(1, 100_000_000)
@@ -506,9 +513,9 @@ destroyMapedFileIntervalForcibly disableConsumeIfConsumerReadSlowly disappearTim
 diskFallRecorded dispatchCqCacheNum dispatchCqThreads dispatchFromSenderThread duplicationEnable
 enableAcceleratedRecovery enableAllTopicList enableAsyncReput enableAutoInSyncReplicas
 enableBatchPush enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently
-enableCalcFilterBitMap enableCleanExpiredOffset enableCompaction enableConsumeQueueExt
+enableCalcFilterBitMap enableCleanExpiredOffset enableCompaction
 enableControllerInNamesrv enableControllerMode enableCreateSysGroup enableDetailStat enableLmq
-enableLogConsumeQueueRepeatedlyBuildWhenRecover enableMixedMessageType enableMultiDispatch
+enableLogConsumeQueueRepeatedlyBuildWhenRecover enableMixedMessageType
 enableNettyServerTls enablePopBatchAck enablePopBufferMerge enablePropertyFilter
 enableReconnectForGoAway enableRetryTopicV2 enableRocksDBLog enableRunningFlagsInFlush
 enableScheduleAsyncDeliver enableScheduleMessageStats enableShutdownGracefully
@@ -526,7 +533,7 @@ initPopOffsetByCheckMsgInMem innerClientAuthenticationCredentials isolateLogEnab
 litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity loadBalancePollNameServerInterval
 loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
 logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
-logicalDiskSpaceCleanForciblyThreshold mappedFileSizeConsumeQueueExt mappedFileSizeTimerLog
+logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog
 mappedFileSwapEnable mapperFileSizeBatchConsumeQueue maxAsyncPutMessageRequests
 maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
 maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize

@@ -180,6 +180,13 @@ pub struct StoreConfig {
     pub commit_log_segment_len: u64,
     /// `mappedFileSizeConsumeQueue`: part of the format; rounded up to whole entries of 20 bytes.
     pub consume_queue_segment_len: u64,
+    /// `mappedFileSizeConsumeQueueExt`: part of the format.
+    pub queue_extension_segment_len: u64,
+    /// `enableConsumeQueueExt`: new entries get units of extended consume queues. Those that are
+    /// there are read either way.
+    pub queue_extensions: bool,
+    /// `enableMultiDispatch`: records that name light queues get entries in them.
+    pub multi_dispatch: bool,
     /// `maxHashSlotNum`: part of the format.
     pub index_slot_count: u32,
     /// `maxIndexNum`: part of the format.
@@ -432,6 +439,9 @@ impl Default for StoreConfig {
             commit_log_dir: None,
             commit_log_segment_len: 1 << 30,
             consume_queue_segment_len: 6_000_000,
+            queue_extension_segment_len: 48 * 1024 * 1024,
+            queue_extensions: false,
+            multi_dispatch: false,
             index_slot_count: 5_000_000,
             index_entry_count_max: 20_000_000,
             index: true,

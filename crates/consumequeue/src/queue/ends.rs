@@ -160,6 +160,9 @@ impl<I: Io> ConsumeQueue<I> {
 
     /// Lets a queue without messages go on at `index`: messages that it had before have expired.
     ///
+    /// Their places get entries of messages before the log's beginning. [Fillers](Entry::FILLER) at
+    /// the end of a queue would let RocketMQ 5.3.3 take every later message for one that is there.
+    ///
     /// # Errors
     /// As [`put`](Self::put).
     pub fn begin_at(&self, index: i64) -> Result<(), ConsumeQueueError> {
@@ -170,10 +173,12 @@ impl<I: Io> ConsumeQueue<I> {
             return Ok(());
         }
         let begun = self
-            .begin_files(&mut files, index)
+            .begin_files(&mut files, index, Entry::EXPIRED)
             .and_then(|()| self.begin_file_at_end(&mut files));
         self.or_close(&mut files, begun)?;
         self.min_index.store(index, Ordering::Release);
+        self.max_physical_end
+            .store(Entry::EXPIRED.physical_end(), Ordering::Release);
         self.publish(&mut files, index);
         Ok(())
     }
