@@ -7,6 +7,7 @@
 mod binary;
 mod disk;
 mod fusefs;
+mod java;
 mod kill;
 mod ledger;
 mod namespace;
@@ -34,6 +35,8 @@ pub enum FaultCommand {
     Power(power::Arguments),
     /// The real broker on disks that are full, and on one whose operations fail.
     Disk(disk::Arguments),
+    /// Java's store and ours on the same damage, side by side: what each of them loses.
+    Java(java::Arguments),
 }
 
 /// Runs one of them.
@@ -42,12 +45,13 @@ pub fn run(command: &FaultCommand) -> Result<()> {
         FaultCommand::Kill(arguments) => kill::run(arguments),
         FaultCommand::Power(arguments) => power::run(arguments),
         FaultCommand::Disk(arguments) => disk::run(arguments),
+        FaultCommand::Java(arguments) => java::run(arguments),
     }
 }
 
 /// Their short forms for CI.
 pub fn suites() -> Vec<Suite> {
-    vec![kill::suite(), power::suite(), disk::suite()]
+    vec![kill::suite(), power::suite(), disk::suite(), java::suite()]
 }
 
 /// Runs this program once more: a suite that mounts needs a process of its own.

@@ -47,7 +47,7 @@ pub(super) fn name_server_suite(options: &Options) -> Result<()> {
 }
 
 /// A command that runs a main class of the Maven project; its files go below `home`.
-pub(super) fn command(main_class: &str, heap: &str, home: &Path) -> Result<Command> {
+pub fn command(main_class: &str, heap: &str, home: &Path) -> Result<Command> {
     let class_path = class_path()?;
     let home = home.display();
     let mut command = process::command("java");

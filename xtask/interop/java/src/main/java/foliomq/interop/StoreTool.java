@@ -61,6 +61,14 @@ public final class StoreTool {
     }
 
     private static DefaultMessageStore open(Path conf) throws Exception {
+        DefaultMessageStore store = create(conf);
+        Expect.that(store.load(), "Java's store loads the directory of " + conf);
+        store.start();
+        return store;
+    }
+
+    /** The store of a configuration, neither loaded nor started. */
+    static DefaultMessageStore create(Path conf) throws Exception {
         Properties properties = new Properties();
         try (var reader = Files.newBufferedReader(conf)) {
             properties.load(reader);
@@ -69,15 +77,12 @@ public final class StoreTool {
         MixAll.properties2Object(properties, config);
         BrokerConfig broker = new BrokerConfig();
         MixAll.properties2Object(properties, broker);
-        DefaultMessageStore store = new DefaultMessageStore(
+        return new DefaultMessageStore(
             config,
             new BrokerStatsManager(broker.getBrokerClusterName(), false),
             (topic, queueId, offset, tags, time, filter, found) -> { },
             broker,
             topics(config));
-        Expect.that(store.load(), "Java's store loads " + config.getStorePathRootDir());
-        store.start();
-        return store;
     }
 
     private static ConcurrentMap<String, TopicConfig> topics(MessageStoreConfig config) throws Exception {

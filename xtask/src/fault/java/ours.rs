@@ -1,0 +1,152 @@
+//! Our store, taken through the steps of a script in this process.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use message::Message;
+use store::{AllMessages, GetLimits, IndexOptions, KeyQuery, MessageStore, StoreOptions};
+
+use super::script::{Answer, Found, Place, Put, Served, Step, body};
+use crate::process::poll;
+
+/// How long the dispatching thread may be behind.
+const DISPATCH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens the store, takes the steps, and leaves it as a dying process does.
+pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
+    let store = match MessageStore::open(options(place)) {
+        Ok((store, report)) => {
+            println!("     {}: {report}", place.name);
+            store
+        }
+        Err(error) => {
+            println!("     {}: does not start: {error}", place.name);
+            return Ok(vec![Answer::Open { started: false }]);
+        }
+    };
+    let mut answers = vec![Answer::Open { started: true }];
+    for step in steps {
+        match step {
+            Step::Put {
+                topic,
+                queue_id,
+                key,
+                body_len,
+            } => answers.push(put(&store, topic, *queue_id, key, *body_len)),
+            Step::Dump => dump(&store, &mut answers)?,
+            Step::Find { topic, key } => answers.push(find(&store, topic, key)?),
+            Step::Pause => std::thread::sleep(super::script::PAUSE),
+            Step::Close => store.close()?,
+        }
+    }
+    if steps.last() != Some(&Step::Close) {
+        await_dispatch(&store)?;
+    }
+    Ok(answers)
+}
+
+fn options(place: &Place) -> StoreOptions {
+    let mut options = StoreOptions::new(place.store());
+    options.segment_len = place.shape.segment_len;
+    options.queue_file_len = place.shape.queue_file_len;
+    options.index = Some(IndexOptions {
+        slot_count: place.shape.slot_count,
+        entry_count_max: place.shape.entry_count_max,
+        ..IndexOptions::DEFAULT
+    });
+    options
+}
+
+fn put(store: &MessageStore, topic: &str, queue_id: i32, key: &str, body_len: usize) -> Answer {
+    let body = body(key, body_len);
+    let properties = format!("KEYS\u{1}{key}\u{2}");
+    let outcome = store.put(&Message {
+        topic,
+        queue_id,
+        flag: 0,
+        sys_flag: Default::default(),
+        born_timestamp_ms: 1,
+        born_host: ([127, 0, 0, 1], 1_234).into(),
+        store_host: ([127, 0, 0, 1], 10_911).into(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &body,
+        properties: properties.as_bytes(),
+    });
+    if let Err(refusal) = &outcome {
+        println!("       {key} is refused: {refusal}");
+    }
+    let place = outcome.as_ref().ok();
+    Answer::Put(Put {
+        acknowledged: place.is_some(),
+        topic: topic.to_owned(),
+        queue_id,
+        key: key.to_owned(),
+        queue_offset: place.map_or(0, |put| put.queue_offset),
+        offset: place.map_or(0, |put| put.physical_offset as i64),
+        body_crc: message::body_crc(&body),
+    })
+}
+
+fn dump(store: &MessageStore, answers: &mut Vec<Answer>) -> Result<()> {
+    await_dispatch(store)?;
+    for (topic, queue_count) in store.topics() {
+        for queue_id in 0..queue_count {
+            queue(store, &topic, queue_id, answers)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a queue message by message.
+fn queue(
+    store: &MessageStore,
+    topic: &str,
+    queue_id: i32,
+    answers: &mut Vec<Answer>,
+) -> Result<()> {
+    let limits = GetLimits {
+        count_max: 1,
+        bytes_max: 1,
+    };
+    let mut next = store.min_offset(topic, queue_id).unwrap_or(0);
+    while next < store.max_offset(topic, queue_id).unwrap_or(0) {
+        let got = store.get(topic, queue_id, next, &limits, &AllMessages)?;
+        ensure!(got.next_offset > next, "{topic}-{queue_id} stuck at {next}");
+        next = got.next_offset;
+        answers.extend(got.messages.records().map(|view| {
+            Answer::Message(Served {
+                topic: topic.to_owned(),
+                queue_id,
+                slot: next - 1,
+                offset: Some(view.physical_offset()),
+                body_crc: message::body_crc(view.body()),
+            })
+        }));
+    }
+    Ok(())
+}
+
+fn find(store: &MessageStore, topic: &str, key: &str) -> Result<Answer> {
+    let answer = store.query(&KeyQuery {
+        topic,
+        key,
+        count_max: store::QUERY_COUNT_MAX,
+        begin_ms: 0,
+        end_ms: i64::MAX,
+    })?;
+    Ok(Answer::Find(Found {
+        topic: topic.to_owned(),
+        key: key.to_owned(),
+        offsets: answer
+            .messages
+            .records()
+            .map(|view| view.physical_offset())
+            .collect(),
+    }))
+}
+
+fn await_dispatch(store: &MessageStore) -> Result<()> {
+    let is_done = || (store.dispatch_behind_bytes() == 0).then_some(());
+    poll(DISPATCH_LIMIT, is_done).context("the dispatching thread does not catch up")
+}
