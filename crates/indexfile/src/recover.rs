@@ -147,12 +147,14 @@ pub(crate) fn last_used<I: Io>(files: &[Arc<IndexFile<I>>]) -> Option<Header> {
         .find(|header| !header.is_empty())
 }
 
-/// Removes an index file; one that is gone already is as good.
+/// Removes an index file, durably: after a power loss it would be taken for a part of the index
+/// that is built in its place. One that is gone already is as good.
 pub(crate) fn remove<I: Io>(io: &I, path: &Path) -> Result<(), IoError> {
     match io.remove_file(path) {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
     }
+    path.parent().map_or(Ok(()), |dir| io.sync_dir(dir))
 }
 
 /// Cuts a closed file behind its last good entry below `log_end` and builds its slots again.

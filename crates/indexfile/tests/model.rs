@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use indexfile::{IndexOptions, IndexService, OpenPolicy, PutOutcome, key_hash};
-use mmap_core::{CrashStyle, SimIo};
+use mmap_core::{CrashStyle, Io, SimIo};
 use proptest::prelude::*;
 
 const OPTIONS: IndexOptions = IndexOptions {
@@ -237,4 +237,34 @@ proptest! {
         }
         pair.check(START_MS + range.0, START_MS + range.0 + range.1);
     }
+}
+
+/// Found by power cuts: a file that a truncation had removed was back, and its entries of messages
+/// that the log had lost stood for those that had taken their places.
+#[test]
+fn a_file_that_was_cut_off_stays_away_after_a_power_loss() {
+    let io = SimIo::new(5);
+    let (index, _) = open(&io, OpenPolicy::Clean);
+    let put = |index: &IndexService<SimIo>, range: std::ops::Range<u64>| {
+        for offset in range {
+            let time_ms = START_MS + offset.cast_signed();
+            index.put("T", KEYS[0], offset, time_ms).unwrap();
+        }
+    };
+    put(&index, 1..30);
+    index.flush().unwrap();
+    assert!(io.list(Path::new("/index")).unwrap().len() > 2);
+    index.truncate(5).unwrap();
+    // The first file is full again.
+    put(&index, 5..12);
+    index.flush().unwrap();
+    drop(index);
+    let io = io.crash(CrashStyle::LoseUnsynced);
+    let policy = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: 0,
+    };
+    let (index, resume) = open(&io, policy);
+    assert_eq!(resume, Some(11));
+    let found = index.query("T", KEYS[0], 100, 0, i64::MAX).unwrap();
+    assert!(found.iter().copied().eq((1..12).rev()), "{found:?}");
 }

@@ -392,6 +392,8 @@ impl<'a> Store<'a> {
             again == *found,
             "{how} without any sends has changed what is served"
         );
+        self.check_keys(&History::default())
+            .with_context(|| format!("after {how} without any sends"))?;
         figures.reopenings += 1;
         Ok(())
     }
