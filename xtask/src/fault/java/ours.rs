@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use message::Message;
 use store::{AllMessages, GetLimits, IndexOptions, KeyQuery, MessageStore, StoreOptions};
 
-use super::script::{Answer, Found, Place, Put, Served, Step, body};
+use super::script::{self, Answer, Found, Place, Put, Served, Step, body};
 use crate::process::poll;
 
 /// How long the dispatching thread may be behind.
@@ -35,7 +35,7 @@ pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
             } => answers.push(put(&store, topic, *queue_id, key, *body_len)),
             Step::Dump => dump(&store, &mut answers)?,
             Step::Find { topic, key } => answers.push(find(&store, topic, key)?),
-            Step::Pause => std::thread::sleep(super::script::PAUSE),
+            Step::Pause => std::thread::sleep(script::PAUSE),
             Step::Close => store.close()?,
         }
     }
@@ -49,6 +49,8 @@ fn options(place: &Place) -> StoreOptions {
     let mut options = StoreOptions::new(place.store());
     options.segment_len = place.shape.segment_len;
     options.queue_file_len = place.shape.queue_file_len;
+    options.extension_file_len = script::EXTENSION_FILE_LEN;
+    options.writes_extensions = place.shape.is_extended;
     options.index = Some(IndexOptions {
         slot_count: place.shape.slot_count,
         entry_count_max: place.shape.entry_count_max,

@@ -47,7 +47,7 @@ impl Shape {
             "storePathRootDir={root}\nstorePathCommitLog={root}/commitlog\n\
              mappedFileSizeCommitLog={}\nmappedFileSizeConsumeQueue={}\n\
              maxHashSlotNum={}\nmaxIndexNum={}\n\
-             enableConsumeQueueExt={}\nmappedFileSizeConsumeQueueExt=1048576\n\
+             enableConsumeQueueExt={}\nmappedFileSizeConsumeQueueExt={}\n\
              flushCommitLogThoroughInterval={}\n\
              haListenPort=0\ntimerWheelEnable=false\nenableCompaction=false\n\
              diskMaxUsedSpaceRatio=95\nfileReservedTime=100000\n",
@@ -56,6 +56,7 @@ impl Shape {
             self.slot_count,
             self.entry_count_max,
             self.is_extended,
+            EXTENSION_FILE_LEN,
             self.sync_interval_ms,
         )
     }
@@ -81,6 +82,9 @@ pub(super) enum Step {
     /// The store is closed; without it the process dies.
     Close,
 }
+
+/// Bytes of a file of an extended consume queue, in every shape.
+pub(super) const EXTENSION_FILE_LEN: u64 = 1 << 20;
 
 /// How long a pause is.
 pub(super) const PAUSE: Duration = Duration::from_millis(3_500);
