@@ -6,6 +6,10 @@
     clippy::expect_used,
     reason = "a test fails by panicking"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "damages real files, beside the store under test"
+)]
 
 use message::Message;
 use store::{
