@@ -264,9 +264,13 @@ impl QueueCheck {
     ) -> Result<(), OpenError> {
         let set = dispatcher.queues.set();
         let marks = std::mem::take(&mut self.marks.ends);
-        for (key, (_, max)) in &marks {
+        let is_untrimmed = self.marks.log_min == log.min_offset();
+        for (key, (min, max)) in &marks {
             let found = set.find(&key.0, key.1);
-            if found.map_or(0, |queue| queue.max_index()) < *max {
+            let is_shorter = found.is_none_or(|queue| {
+                queue.max_index() < *max || (is_untrimmed && queue.min_index() > *min)
+            });
+            if is_shorter {
                 self.add(key.clone(), QueueFault::Shorter);
             }
         }
@@ -411,10 +415,14 @@ impl<I: Io> Marks<I> {
     pub(crate) fn save(&self, log_min: u64, dispatcher: &Dispatcher<I>) {
         let queues = dispatcher.queues.set().queues().into_iter();
         let end = |named: consumequeue::NamedQueue<I>| {
-            let ends = (named.queue.min_index(), named.queue.max_index());
+            // The log may have been trimmed since; what opening finds must be what is written.
+            let min = named.queue.correct_min(log_min);
+            let min = min.unwrap_or_else(|_| named.queue.min_index());
+            let ends = (min, named.queue.max_index());
             ((named.topic.as_ref().to_owned(), named.queue_id), ends)
         };
         let marks = QueueMarks {
+            log_min,
             ends: queues.map(end).filter(|(_, (_, max))| *max > 0).collect(),
             deleted: dispatcher.queues.deleted_above(log_min),
         };

@@ -9,7 +9,8 @@
 //! are still in the log, and must not come back when a part of it is dispatched again.
 //!
 //! The file is never needed, and ignored when torn. Java only ever lets queues grow, or deletes a
-//! topic; then the log decides. Big-endian:
+//! topic; then the log decides. (The first index tells as long as the log begins where it did.)
+//! Big-endian:
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -17,7 +18,8 @@
 //! | 4 | 4 | CRC-32 of all that follows, without its highest bit |
 //! | 8 | 4 | count of queues |
 //! | 12 | 4 | count of deleted queues |
-//! | 16 | 22 and the topic each | queues: i64 first index, i64 index behind the last, i32 queue id, u16 length of the topic, topic |
+//! | 16 | 8 | first offset of the log |
+//! | 24 | 22 and the topic each | queues: i64 first index, i64 index behind the last, i32 queue id, u16 length of the topic, topic |
 //! | behind | 14 and the topic each | deleted: u64 end of the log, i32 queue id, u16 length of the topic, topic |
 //!
 //! `foliomq/rebuild` has the same form: the queues that are being built again, each with the index
@@ -33,13 +35,14 @@ use mmap_core::{Io, IoError};
 use crate::redispatch::QueueKey;
 
 const MAGIC: [u8; 4] = *b"FMQQ";
-const HEAD_LEN: usize = 16;
 /// More than the marks of ten million queues.
 const FILE_LEN_MAX: u64 = 1 << 30;
 
 /// The ends of queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct QueueMarks {
+    /// Where the log began.
+    pub(crate) log_min: u64,
     /// First index and index behind the last.
     pub(crate) ends: BTreeMap<QueueKey, (i64, i64)>,
     /// Where the log ended when the queue was deleted.
@@ -52,6 +55,7 @@ impl QueueMarks {
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
         bytes.extend(count(self.ends.len()));
         bytes.extend(count(self.deleted.len()));
+        bytes.extend(self.log_min.to_be_bytes());
         for (key, (min, max)) in &self.ends {
             bytes.extend(min.to_be_bytes());
             bytes.extend(max.to_be_bytes());
@@ -73,12 +77,13 @@ impl QueueMarks {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, mut rest) = bytes.split_at_checked(8)?;
         let crc = u32::from_be_bytes(head.get(4..)?.try_into().ok()?);
-        if head.get(..4)? != MAGIC || crc != body_crc(rest) || bytes.len() < HEAD_LEN {
+        if head.get(..4)? != MAGIC || crc != body_crc(rest) {
             return None;
         }
         let mut marks = Self::default();
         let end_count = take_u32(&mut rest)?;
         let deleted_count = take_u32(&mut rest)?;
+        marks.log_min = take_i64(&mut rest)?.cast_unsigned();
         for _ in 0..end_count {
             let (min, max) = (take_i64(&mut rest)?, take_i64(&mut rest)?);
             marks.ends.insert(take_key(&mut rest)?, (min, max));
@@ -199,6 +204,7 @@ mod tests {
     fn marks() -> QueueMarks {
         let key = |topic: &str, queue_id| (topic.to_owned(), queue_id);
         QueueMarks {
+            log_min: 1 << 30,
             ends: [
                 (key("TopicA", 0), (3, 17)),
                 (key("%RETRY%g", 3), (0, i64::MAX)),
