@@ -39,7 +39,11 @@ pub(crate) fn options(set: &GoldenSet) -> StoreOptions {
     options.writes_extensions = is_on("enableConsumeQueueExt");
     options.dispatches_light_queues = is_on("enableMultiDispatch");
     options.segment_len = number("mappedFileSizeCommitLog");
+    let is_set = |key: &str| set.setting(key).as_deref() == Some("true");
     options.queue_file_len = number("mappedFileSizeConsumeQueue");
+    options.extension_file_len = number("mappedFileSizeConsumeQueueExt");
+    options.writes_extensions = is_set("enableConsumeQueueExt");
+    options.dispatches_light_queues = is_set("enableMultiDispatch");
     options.index = Some(IndexOptions {
         slot_count: number("maxHashSlotNum") as u32,
         entry_count_max: number("maxIndexNum") as u32,

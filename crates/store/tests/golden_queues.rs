@@ -1,0 +1,159 @@
+//! Consume queues and their extensions of real stores: built from the log
+//! they have the bytes that a Java broker wrote, and those that it wrote are served as they are.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "looks at the real files, beside the store under test"
+)]
+
+mod answers;
+mod golden;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use golden::GoldenSet;
+use message::{Parsed, RecordView};
+use store::{GetLimits, GetStatus, MessageStore, TagFilter};
+
+const DIRS: [&str; 2] = ["consumequeue", "consumequeue_ext"];
+
+/// The derived queue files below a store, without the zeros at the end of each.
+fn queue_files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for dir in DIRS {
+        collect(&root.join(dir), root, &mut files);
+    }
+    files
+}
+
+fn collect(dir: &Path, root: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, root, files);
+        } else {
+            let mut bytes = fs::read(&path).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0);
+            bytes.truncate(used.map_or(0, |last| last + 1));
+            files.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
+        }
+    }
+}
+
+/// Java's files and those that ours builds from the same log.
+fn rebuilt(set: &GoldenSet) -> [BTreeMap<PathBuf, Vec<u8>>; 2] {
+    let java = queue_files(&set.store_dir());
+    for dir in DIRS {
+        if set.store_dir().join(dir).exists() {
+            set.remove(dir);
+        }
+    }
+    set.remove("checkpoint");
+    set.write("abort", b"1");
+    let (store, report) = answers::open(set);
+    assert_eq!(report.rebuilt_queues, [], "{report}");
+    store.close().unwrap();
+    [java, queue_files(&set.store_dir())]
+}
+
+#[test]
+fn queues_and_light_queues_are_built_as_java_built_them() {
+    for name in ["clean", "special"] {
+        let [java, ours] = rebuilt(&GoldenSet::unpack(name));
+        let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&ours), names(&java), "{name}");
+        for (path, bytes) in &java {
+            assert!(ours[path] == *bytes, "{name}: {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn extensions_are_built_as_java_built_them() {
+    let [java, ours] = rebuilt(&GoldenSet::unpack("killed"));
+    let mut unit_bytes = 0;
+    for (path, bytes) in &java {
+        // Java was killed before it had dispatched all.
+        let same = ours[path].get(..bytes.len());
+        assert!(same == Some(&bytes[..]), "{}", path.display());
+        if path.starts_with("consumequeue_ext") {
+            unit_bytes += bytes.len();
+        }
+    }
+    assert!(unit_bytes > 50_000, "{unit_bytes}");
+}
+
+/// The queue offsets of `GoldA` with each tag, by the messages themselves; and what is served.
+fn check_tags(store: &MessageStore) {
+    let limits = GetLimits {
+        count_max: 32,
+        bytes_max: 1 << 20,
+    };
+    let (mut all, mut by_tag) = (0, 0);
+    for queue_id in 0..4 {
+        let end = store.max_offset("GoldA", queue_id).unwrap();
+        let mut tags: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for offset in 0..end {
+            let entry = store.entry("GoldA", queue_id, offset).unwrap().unwrap();
+            let slice = store.look_up(entry.physical_offset as u64).unwrap();
+            let Ok(Parsed::Record(view)) = RecordView::parse(&slice) else {
+                panic!("a record")
+            };
+            let tag = view.properties().find("TAGS").unwrap_or_default();
+            tags.entry(tag.to_owned()).or_default().push(offset);
+            all += 1;
+        }
+        for (tag, offsets) in tags.iter().filter(|(tag, _)| !tag.is_empty()) {
+            let filter = TagFilter::new([tag.as_str()]);
+            let mut found = Vec::new();
+            let mut offset = 0;
+            while offset < end {
+                let got = store
+                    .get("GoldA", queue_id, offset, &limits, &filter)
+                    .unwrap();
+                assert!(matches!(
+                    got.status,
+                    GetStatus::Found | GetStatus::NoMatchedMessage
+                ));
+                found.extend(got.messages.records().map(|view| view.queue_offset()));
+                offset = got.next_offset;
+            }
+            assert_eq!(found, *offsets, "{tag}");
+            by_tag += found.len();
+        }
+    }
+    assert!(
+        all > 2600 && by_tag > all / 2,
+        "{all} messages, {by_tag} with a tag"
+    );
+}
+
+#[test]
+fn a_tag_is_read_from_the_extension() {
+    for is_written in [true, false] {
+        let set = GoldenSet::unpack("killed");
+        let mut options = answers::options(&set);
+        options.writes_extensions = is_written;
+        let (store, report) = MessageStore::open(options).unwrap();
+        assert_eq!(report.rebuilt_queues, [], "{report}");
+        check_tags(&store);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn an_extension_that_is_gone_is_done_without() {
+    let set = GoldenSet::unpack("killed");
+    set.remove("consumequeue_ext");
+    let mut options = answers::options(&set);
+    options.writes_extensions = false;
+    let (store, _) = MessageStore::open(options).unwrap();
+    answers::check_served(&store, &set.served());
+    store.close().unwrap();
+}
