@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use message::{PreparedRecord, Stamp, blank_record};
+use message::{PreparedRecord, RECORD_PARTS, Stamp, blank_record};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 use segment_queue::{QueueError, SegmentWriter};
@@ -54,6 +54,9 @@ pub struct AppendedBatch {
     /// Resolves when the flush policy is met for all of them.
     pub ticket: PutTicket,
 }
+
+/// A record's bytes, the header first.
+type RecordParts<'a> = [&'a [u8]; RECORD_PARTS];
 
 /// What the append lock guards.
 #[derive(Debug)]
@@ -111,8 +114,16 @@ impl<I: Io> Mapped<I> {
         Ok(self.position())
     }
 
-    fn write(&mut self, parts: &[&[u8]]) -> Result<(), QueueError> {
-        self.writer.append(parts).map_err(queue_error)?;
+    /// Copies records of `len` bytes to the end and publishes them, all or none. Each is there from
+    /// the moment that its size is: a process killed in the middle of one leaves no record whose
+    /// body is whole and whose properties are not, which no CRC would tell.
+    fn write(&mut self, records: &[RecordParts<'_>], len: u64) -> Result<(), QueueError> {
+        if records.len() > 1 {
+            self.writer.reserve(len).map_err(queue_error)?;
+        }
+        for parts in records {
+            self.writer.append_head_last(parts).map_err(queue_error)?;
+        }
         self.writer.publish();
         Ok(())
     }
@@ -134,7 +145,7 @@ impl<I: Io> Core<I> {
             physical_offset: physical,
             store_timestamp_ms,
         });
-        self.write(&mut state, &record.parts())?;
+        self.write(&mut state, &[record.parts()], len)?;
         state.last_store_ms = store_timestamp_ms;
         let takes_queue_offset = record.sys_flag().transaction().takes_queue_offset();
         queue.advance(usize::from(takes_queue_offset));
@@ -170,9 +181,8 @@ impl<I: Io> Core<I> {
             next.queue_offset += 1;
             next.physical_offset += record.len() as i64;
         }
-        // One write, so that a batch is never there in part.
-        let parts: Vec<&[u8]> = records.iter().flat_map(|record| record.parts()).collect();
-        self.write(&mut state, &parts)?;
+        let parts: Vec<_> = records.iter().map(PreparedRecord::parts).collect();
+        self.write(&mut state, &parts, len)?;
         state.last_store_ms = store_timestamp_ms;
         queue.advance(records.len());
         drop(state);
@@ -241,14 +251,19 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Copies the parts to the end of the log.
-    fn write(&self, state: &mut AppendState<I>, parts: &[&[u8]]) -> Result<(), AppendError> {
+    /// Copies records of `len` bytes to the end of the log. Readers see all or none of them.
+    fn write(
+        &self,
+        state: &mut AppendState<I>,
+        records: &[RecordParts<'_>],
+        len: u64,
+    ) -> Result<(), AppendError> {
         match &mut state.path {
             AppendPath::Mapped(mapped) => mapped
-                .write(parts)
+                .write(records, len)
                 .map_err(|error| self.append_error(error)),
             AppendPath::Gathered(gathered) => {
-                gathered.push(parts);
+                records.iter().for_each(|parts| gathered.push(parts));
                 self.has_work.store(true, Ordering::Relaxed);
                 Ok(())
             }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
 use crate::io::Access;
 use crate::map::{OsMap, RawMap};
@@ -185,18 +185,55 @@ impl<M: RawMap> Appender<M> {
     #[inline]
     #[must_use = "None means that nothing was written"]
     pub fn write(&mut self, parts: &[&[u8]]) -> Option<Range<usize>> {
+        let range = self.range_of(parts)?;
+        self.copy(range.start, parts);
+        self.position = range.end;
+        Some(range)
+    }
+
+    /// As [`write`](Appender::write), but the first [`HEAD_LEN`] bytes of the first part come last,
+    /// in one store: whoever finds them in a file whose writer was killed finds the rest as well.
+    #[inline]
+    #[must_use = "None means that nothing was written"]
+    pub fn write_head_last(&mut self, parts: &[&[u8]]) -> Option<Range<usize>> {
+        let range = self.range_of(parts)?;
+        if let [first, others @ ..] = parts {
+            let (head, rest) = first.split_at(first.len().min(HEAD_LEN));
+            self.copy(range.start + head.len(), &[rest]);
+            self.copy(range.start + first.len(), others);
+            // The processor finishes what came before in the program when it is interrupted; only
+            // the compiler could turn it around.
+            compiler_fence(Ordering::SeqCst);
+            self.copy(range.start, &[head]);
+        }
+        self.position = range.end;
+        Some(range)
+    }
+
+    /// Where the parts go, if they fit.
+    #[inline]
+    fn range_of(&self, parts: &[&[u8]]) -> Option<Range<usize>> {
         let len = parts
             .iter()
             .fold(0_usize, |len, part| len.saturating_add(part.len()));
-        if len > self.remaining() {
-            return None;
-        }
         let start = self.position;
-        let map = &self.region.map;
-        let guard = map.begin_write(start, len);
-        let mut end = start;
+        (len <= self.remaining()).then(|| start..start + len)
+    }
+
+    /// Copies the parts, one after the other, to `start`, which is at or above the position.
+    ///
+    /// # Panics
+    /// If they reach beyond the map.
+    #[inline]
+    fn copy(&mut self, start: usize, parts: &[&[u8]]) {
         #[cfg(feature = "failpoints")]
         let parts = &in_halves(parts)[..];
+        let map = &self.region.map;
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let room = map.len().checked_sub(start);
+        assert!(start >= self.position && room.is_some_and(|room| len <= room));
+        let guard = map.begin_write(start, len);
+        let mut end = start;
         for part in parts {
             failpoint!("mmap_core.append");
             // SAFETY: (U2) the parts fit (checked above), so that `end` stays within the map.
@@ -209,8 +246,6 @@ impl<M: RawMap> Appender<M> {
             end += part.len();
         }
         drop(guard);
-        self.position = end;
-        Some(start..end)
     }
 
     /// Moves over `len` bytes that were written to the file by other means, or that stay as they
@@ -236,6 +271,9 @@ impl<M: RawMap> Appender<M> {
             .store(self.position, Ordering::Release);
     }
 }
+
+/// Bytes that [`Appender::write_head_last`] writes last.
+pub const HEAD_LEN: usize = 8;
 
 /// So that a failpoint stands in the middle of each part.
 #[cfg(feature = "failpoints")]

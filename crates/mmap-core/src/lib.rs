@@ -55,7 +55,7 @@ pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;
 
-pub use append::{AppendRegion, Appender, MapSlice};
+pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
 pub use cell::CellRegion;
 pub use error::{IoError, LockError, LockState};
 pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};

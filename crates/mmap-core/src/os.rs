@@ -219,11 +219,14 @@ impl OsFile {
 
 #[cfg(feature = "failpoints")]
 impl OsFile {
-    /// Writes the first half, so that a failpoint stands in the middle of the whole; what is left
-    /// to write.
+    /// Writes the first half of many pages, so that a failpoint stands in the middle of the whole:
+    /// between two pages, where the kernel looks for a signal as well. What is left to write.
     fn write_half<'a>(&self, bytes: &'a [u8], offset: u64) -> Result<(&'a [u8], u64), IoError> {
+        const PAGE_LEN: u64 = 4096;
         let error = |source| self.error("write", source).at(offset);
-        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        let middle = offset + bytes.len() as u64 / 2;
+        let middle = (middle - middle % PAGE_LEN).max(offset);
+        let (first, rest) = bytes.split_at((middle - offset) as usize);
         self.file.write_all_at(first, offset).map_err(error)?;
         failpoint!("mmap_core.write_middle", &self.path, error);
         Ok((rest, offset + first.len() as u64))

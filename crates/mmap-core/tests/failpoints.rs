@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use mmap_core::failpoint::{Action, ENVIRONMENT, arm};
-use mmap_core::{Access, Io, IoFile, OsIo, RawMap};
+use mmap_core::{Access, AppendRegion, HEAD_LEN, Io, IoFile, OsIo, RawMap};
 
 const CHILD_DIR: &str = "MMAP_CORE_TEST_DIR";
 const SIGKILL: i32 = 9;
+/// A record of three parts, 42 bytes.
+const RECORD: [&[u8]; 3] = [b"HEADER and more", b"the body", b"the properties here"];
 
 #[test]
 fn armed_failpoints_let_operations_fail() {
@@ -99,6 +101,45 @@ fn a_process_killed_while_replacing_leaves_old_or_new() {
     assert_eq!(finished, 7);
 }
 
+/// Kills a process at every half of every part that it appends: without its head, nothing counts.
+#[test]
+fn a_process_killed_while_appending_leaves_no_head_without_the_rest() {
+    let whole: Vec<u8> = RECORD.concat();
+    let mut finished = false;
+    for nth in 1..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let status = run_child_of(
+            "child_appends",
+            dir.path(),
+            &format!("mmap_core.append=kill@{nth}"),
+        );
+        let left = std::fs::read(dir.path().join("log")).unwrap();
+        if status.success() {
+            assert_eq!(left[..whole.len()], whole);
+            finished = true;
+            break;
+        }
+        assert_eq!(status.signal(), Some(SIGKILL), "{nth}");
+        if left[..HEAD_LEN] != [0; HEAD_LEN] {
+            assert_eq!(left[HEAD_LEN..whole.len()], whole[HEAD_LEN..], "{nth}");
+        }
+    }
+    assert!(finished);
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_appends() {
+    let Some(dir) = std::env::var_os(CHILD_DIR).map(PathBuf::from) else {
+        return;
+    };
+    let file = OsIo.create(&dir.join("log"), 4096).unwrap();
+    let map = file.map(0, 4096, Access::ReadWrite).unwrap();
+    let (_region, mut appender) = AppendRegion::new(map, 0);
+    assert_eq!(appender.write_head_last(&RECORD), Some(0..42));
+    appender.publish();
+}
+
 #[test]
 #[ignore = "the child process of the test above"]
 fn child_replaces() {
@@ -110,8 +151,12 @@ fn child_replaces() {
 }
 
 fn run_child(dir: &Path, failpoints: &str) -> ExitStatus {
+    run_child_of("child_replaces", dir, failpoints)
+}
+
+fn run_child_of(test: &str, dir: &Path, failpoints: &str) -> ExitStatus {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "child_replaces"])
+        .args(["--exact", "--ignored", test])
         .env(CHILD_DIR, dir)
         .env(ENVIRONMENT, failpoints)
         .output()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -69,9 +70,27 @@ impl<I: Io> SegmentWriter<I> {
     /// Nothing is appended then. [`AppendError::NeedsRoll`] when they do not fit; a full disk
     /// ([`QueueError::Full`]) is found here, before the first byte is copied, and passes by itself.
     pub fn append(&mut self, parts: &[&[u8]]) -> Result<u64, AppendError> {
+        self.append_by(parts, Appender::write)
+    }
+
+    /// As [`append`](Self::append), but the first bytes come last: a process that is killed in the
+    /// middle leaves none of them ([`Appender::write_head_last`]).
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_head_last(&mut self, parts: &[&[u8]]) -> Result<u64, AppendError> {
+        self.append_by(parts, Appender::write_head_last)
+    }
+
+    #[inline]
+    fn append_by(
+        &mut self,
+        parts: &[&[u8]],
+        write: impl FnOnce(&mut Appender<I::Map>, &[&[u8]]) -> Option<Range<usize>>,
+    ) -> Result<u64, AppendError> {
         let len = parts.iter().map(|part| part.len() as u64).sum();
         let tail = self.tail_with_room(len)?;
-        match tail.appender.write(parts) {
+        match write(&mut tail.appender, parts) {
             Some(range) => Ok(tail.segment.base() + range.start as u64),
             None => Err(tail.needs_roll(len)),
         }
