@@ -52,6 +52,26 @@ impl BatchEntry {
         }
     }
 
+    /// The bytes on disk; the compacted offset is unset.
+    pub fn encode(&self) -> [u8; BATCH_ENTRY_LEN] {
+        const UNSET: i32 = -1;
+        let mut bytes = [0; BATCH_ENTRY_LEN];
+        let fields: [&[u8]; 7] = [
+            &self.physical_offset.to_be_bytes(),
+            &self.size.to_be_bytes(),
+            &self.tags_code.to_be_bytes(),
+            &self.store_timestamp_ms.to_be_bytes(),
+            &self.base.to_be_bytes(),
+            &self.count.to_be_bytes(),
+            &UNSET.to_be_bytes(),
+        ];
+        let places = bytes.iter_mut();
+        for (place, byte) in places.zip(fields.into_iter().flatten()) {
+            *place = *byte;
+        }
+        bytes
+    }
+
     /// Whether the place is in use.
     pub fn is_used(&self) -> bool {
         self.physical_offset >= 0 && self.size > 0 && self.base >= 0 && self.count > 0

@@ -113,6 +113,10 @@ impl<I: Io> SegmentDir<I> {
         Ok(listed)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn file_len(&self) -> u64 {
         self.file_len
     }

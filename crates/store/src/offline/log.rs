@@ -37,14 +37,22 @@ pub(crate) enum Look {
 #[derive(Debug)]
 pub(crate) struct LogReader<I: Io> {
     files: SegmentDir<I>,
+    /// Bytes read at a time.
+    chunk_len: usize,
     buffer: Vec<u8>,
     buffer_offset: u64,
 }
 
 impl<I: Io> LogReader<I> {
     pub(crate) fn new(files: SegmentDir<I>) -> Self {
+        Self::with_chunk(files, CHUNK_LEN)
+    }
+
+    /// A reader that reads so many bytes at a time: few where records lie apart.
+    pub(crate) fn with_chunk(files: SegmentDir<I>, chunk_len: usize) -> Self {
         Self {
             files,
+            chunk_len,
             buffer: Vec::new(),
             buffer_offset: 0,
         }
@@ -195,7 +203,9 @@ impl<I: Io> LogReader<I> {
         let end = self.buffer_offset + self.buffer.len() as u64;
         let is_inside = offset >= self.buffer_offset && offset.saturating_add(len) <= end;
         if !is_inside {
-            let wanted = usize::try_from(len).unwrap_or(usize::MAX).max(CHUNK_LEN);
+            let wanted = usize::try_from(len)
+                .unwrap_or(usize::MAX)
+                .max(self.chunk_len);
             self.buffer.resize(wanted, 0);
             self.buffer_offset = offset;
             match self.files.read(offset, &mut self.buffer) {

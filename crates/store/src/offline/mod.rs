@@ -28,16 +28,20 @@
 
 mod batch;
 mod error;
+mod export;
+mod facts;
 mod files;
 mod finding;
 mod inspect;
 mod log;
 mod queue_files;
+mod rebuild;
 mod shape;
 mod verify;
 
 pub use batch::{BATCH_ENTRY_LEN, BatchEntry};
 pub use error::OfflineError;
+pub use export::{ExportRange, ExportReport, ExportSource, Take, export};
 pub use files::StoreDirs;
 pub use finding::{Finding, FindingKind, Part, QueuePlace, Severity, Totals};
 pub use inspect::{
@@ -46,5 +50,6 @@ pub use inspect::{
     record_at, record_in_file,
 };
 pub use queue_files::{QueueFiles, QueueKind, queues};
+pub use rebuild::{RebuildReport, RebuildSelection, rebuild};
 pub use shape::Shape;
 pub use verify::{LogSummary, QueueSummary, VerifyOptions, VerifyReport, verify};

@@ -14,8 +14,6 @@ use super::files::{StoreDirs, list_or_nothing};
 use super::queue_files::queue_dirs;
 use crate::options::StoreOptions;
 
-/// RocketMQ's `mappedFileSizeConsumeQueueExt`.
-const EXTENSION_FILE_LEN_DEFAULT: u64 = 48 << 20;
 /// RocketMQ's `mapperFileSizeBatchConsumeQueue`.
 const BATCH_FILE_LEN_DEFAULT: u64 = 300_000 * 46;
 /// Directories of queues that are looked at; all files of a store have one length.
@@ -63,7 +61,7 @@ impl Shape {
         Ok(Self {
             segment_len: log.usual().unwrap_or(options.segment_len),
             queue_file_len: of_queues(&dirs.queues)?.unwrap_or(options.queue_file_len),
-            extension_file_len: of_queues(&dirs.extensions)?.unwrap_or(EXTENSION_FILE_LEN_DEFAULT),
+            extension_file_len: of_queues(&dirs.extensions)?.unwrap_or(options.extension_file_len),
             batch_queue_file_len: of_queues(&dirs.batch_queues)?.unwrap_or(BATCH_FILE_LEN_DEFAULT),
             index_slot_count: index.slot_count,
             index_entry_count_max: index.entry_count_max,
@@ -82,6 +80,7 @@ impl Shape {
         let mut options = options.clone();
         options.segment_len = self.segment_len;
         options.queue_file_len = self.queue_file_len;
+        options.extension_file_len = self.extension_file_len;
         if let Some(index) = &mut options.index {
             index.slot_count = self.index_slot_count;
             index.entry_count_max = self.index_entry_count_max;

@@ -4,8 +4,8 @@
 use mmap_core::{Io, IoError};
 
 use super::Check;
-use super::queue::RecordFacts;
 use crate::offline::batch::{BATCH_ENTRY_LEN, BatchEntry};
+use crate::offline::facts::RecordFacts;
 use crate::offline::finding::{Finding, FindingKind, Part, Severity};
 use crate::offline::queue_files::EntryReader;
 

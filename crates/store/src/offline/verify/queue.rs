@@ -8,6 +8,7 @@ use mmap_core::{Io, IoError};
 use super::batch::BatchCursor;
 use super::{Check, QueueSummary, queue_place};
 use crate::offline::error::OfflineError;
+use crate::offline::facts::RecordFacts;
 use crate::offline::files::SegmentDir;
 use crate::offline::finding::{Finding, FindingKind, Part, Severity};
 use crate::offline::inspect;
@@ -20,18 +21,6 @@ const WINDOW_LEN_MAX: usize = 64 << 10;
 /// Findings of one queue that wait for its end, where they may turn out to be of an earlier life
 /// of its topic.
 const HELD_COUNT_MAX: usize = 64;
-
-/// What of a record its queue entry must say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RecordFacts {
-    pub(super) offset: u64,
-    pub(super) size: u64,
-    pub(super) index: i64,
-    /// Messages in it.
-    pub(super) count: i64,
-    pub(super) tags_code: i64,
-    pub(super) store_ms: i64,
-}
 
 /// The queues on disk, and those that only records know.
 #[derive(Debug)]

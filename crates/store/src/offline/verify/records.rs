@@ -1,22 +1,20 @@
 //! The pass over the log.
 
-use message::names::topic;
-use message::{DispatchFields, RecordError, RecordView, Transaction};
+use message::{RecordError, RecordView};
 use mmap_core::Io;
 
 use super::index::IndexCheck;
-use super::queue::{Entries, Queues, RecordFacts};
+use super::queue::{Entries, Queues};
 use super::{Check, queue_place};
-use crate::delay::DelayLevels;
 use crate::offline::error::OfflineError;
+use crate::offline::facts::{RecordFacts, level_delays_ms};
 use crate::offline::files::SegmentDir;
 use crate::offline::finding::{Finding, FindingKind, Part, Severity};
 use crate::offline::log::{LogEnd, LogStep, LogWalk};
+use crate::place::light_places;
 
 /// Bytes of the log between two words about progress.
 const PROGRESS_LEN: u64 = 1 << 20;
-/// The topic of records that recovery puts over damage; a short one has a part of it.
-const FILLER_TOPIC: &str = "FOLIOMQ_HOLE";
 
 /// Things that are counted and told once.
 #[derive(Debug, Default)]
@@ -122,7 +120,7 @@ impl<I: Io> Check<'_, I> {
             }
             sums.times_back += 1;
         }
-        if is_filler(view) {
+        if commitlog::is_filler(view) {
             if sums.filler_count == 0 {
                 sums.first_filler = offset;
             }
@@ -160,21 +158,24 @@ impl<I: Io> Check<'_, I> {
             return;
         }
         let fields = view.dispatch_fields();
-        let mut facts = facts_of(view, &fields, delays_ms);
+        let mut facts = RecordFacts::new(view, &fields, delays_ms);
         let place = queues.find_or_add(view.topic(), view.queue_id());
         if let Some(queue) = queues.list.get_mut(place) {
             if matches!(queue.entries, Entries::Batch(_)) {
-                (facts.index, facts.count) = batch_of(view, &fields);
+                facts = facts.in_batch_queue(view, &fields);
             }
             queue.check(self, &facts);
         }
-        for (name, queue_id, index) in light_queues(view, &fields) {
+        for place in light_places(view, &fields) {
             // Without its files the switch for them was off.
             if let Some(queue) = queues
-                .find(name, queue_id)
+                .find(place.topic, place.queue_id)
                 .and_then(|place| queues.list.get_mut(place))
             {
-                let facts = RecordFacts { index, ..facts };
+                let facts = RecordFacts {
+                    index: place.index,
+                    ..facts
+                };
                 queue.check(self, &facts);
             }
         }
@@ -276,68 +277,4 @@ fn is_stale<I: Io>(queues: &Queues<I>, view: &RecordView<'_>, last_store_ms: i64
 /// Whether a record's first fields stand at `offset`: what follows was to be a record.
 fn is_record_head<I: Io>(walk: &mut LogWalk<I>, offset: u64) -> bool {
     matches!(walk.reader.record(offset), Ok(Some(_)))
-}
-
-/// Whether recovery put the record over damage.
-pub(crate) fn is_filler(view: &RecordView<'_>) -> bool {
-    view.sys_flag().transaction() == Transaction::Rollback
-        && FILLER_TOPIC.starts_with(view.topic())
-        && view.properties().bytes().is_empty()
-}
-
-fn facts_of(view: &RecordView<'_>, fields: &DispatchFields<'_>, delays_ms: &[i64]) -> RecordFacts {
-    RecordFacts {
-        offset: view.physical_offset().cast_unsigned(),
-        size: view.total_size() as u64,
-        index: view.queue_offset(),
-        count: 1,
-        tags_code: fields
-            .tags_code_of(view, delays_ms)
-            .unwrap_or_else(|_| fields.tags_code()),
-        store_ms: view.store_timestamp_ms(),
-    }
-}
-
-/// Queue offset of the first message in a record of a batch queue, and how many it holds.
-fn batch_of(view: &RecordView<'_>, fields: &DispatchFields<'_>) -> (i64, i64) {
-    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
-    if view.sys_flag().is_inner_batch() {
-        let base = number(fields.inner_base).unwrap_or(view.queue_offset());
-        (base, number(fields.inner_count).unwrap_or(1))
-    } else {
-        (view.queue_offset(), 1)
-    }
-}
-
-/// Name, queue and offset of each further queue that a record is in (RocketMQ 5.3.3
-/// `LmqDispatch`).
-fn light_queues<'a>(
-    view: &RecordView<'a>,
-    fields: &DispatchFields<'a>,
-) -> impl Iterator<Item = (&'a str, i32, i64)> {
-    let own_topic = view.topic();
-    let is_excluded = own_topic.starts_with(topic::RETRY_PREFIX)
-        || own_topic.starts_with(topic::SYSTEM_PREFIX)
-        || own_topic == topic::SCHEDULE;
-    let names = fields.multi_dispatch.filter(|_| !is_excluded);
-    let offsets = fields.multi_queue_offset.unwrap_or_default();
-    let queue_id = view.queue_id();
-    names
-        .into_iter()
-        .flat_map(|names| names.split(','))
-        .zip(offsets.split(','))
-        .filter_map(move |(name, offset)| {
-            let queue_id = match name.starts_with(topic::LMQ_PREFIX) {
-                true => 0,
-                false => queue_id,
-            };
-            Some((name, queue_id, offset.parse().ok()?))
-        })
-}
-
-/// The delays of the levels 1, 2, ... in ms.
-pub(crate) fn level_delays_ms(levels: &DelayLevels) -> Vec<i64> {
-    (1..=levels.max())
-        .map(|level| levels.due_ms(level, 0).unwrap_or_default())
-        .collect()
 }
