@@ -1,9 +1,12 @@
 //! The command line: what can be typed, and what each command does with it.
 
+pub mod store;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::store::StoreCommand;
 use crate::config::Flags;
 
 /// A message broker that RocketMQ's clients and tools use, on a store that a Java broker opens.
@@ -29,6 +32,10 @@ pub enum Command {
     Send(SendFlags),
     /// Print the messages of a topic as they come.
     Consume(ConsumeFlags),
+    /// Look at a store that need not be served, a Java broker's too: inspect, verify, rebuild,
+    /// export, plan-clean.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// Flags of `serve`; each beats the file.

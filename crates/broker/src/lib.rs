@@ -9,6 +9,7 @@
 //!   which request.
 //! - [`schedule`]: delay levels. [`hold`]: pulls that wait. [`namesrv`]: the name server.
 //! - [`node`]: all of it started and stopped in order. [`command`]: what the program does.
+//! - [`progress`]: how far long work has come, on a terminal.
 //! - [`clients`]: who is connected, in which group, and which queues it has locked.
 //!
 //! Below it no crate knows of tokio, sockets or JSON.
@@ -32,6 +33,7 @@ pub mod hold;
 pub mod namesrv;
 pub mod node;
 pub mod processor;
+pub mod progress;
 mod recovery;
 pub mod registration;
 pub mod schedule;

@@ -8,7 +8,10 @@ use foliomq::command;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(refusal) => return explain(&refusal),
+    };
     log_to_stderr();
     #[cfg(feature = "failpoints")]
     match mmap_core::sabotage::from_environment() {
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Some(Command::Namesrv(flags)) => command::namesrv::run(&flags),
         Some(Command::Send(flags)) => command::send::run(&flags),
         Some(Command::Consume(flags)) => command::consume::run(&flags),
+        Some(Command::Store(command)) => return command::store::run(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +39,20 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How a command line ends that cannot be: 2 is what the tools say of a store that they cannot read.
+const USAGE: u8 = 64;
+
+/// Prints help, version, or what is wrong with the command line.
+fn explain(refusal: &clap::Error) -> ExitCode {
+    // Nobody to tell if standard error is closed.
+    let _ = refusal.print();
+    if refusal.use_stderr() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
     }
 }
 

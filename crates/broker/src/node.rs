@@ -379,7 +379,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn store_options(config: &Config) -> Result<StoreOptions> {
+pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
     let from = &config.store;
     let delays: Vec<_> = from
         .delay_levels

@@ -4,6 +4,7 @@ pub mod consume;
 pub mod namesrv;
 pub mod send;
 pub mod serve;
+pub mod store;
 
 use std::future::Future;
 
