@@ -11,6 +11,7 @@ use crate::guard::{lock, read};
 use crate::options::NameSync;
 use crate::queue::SegmentQueue;
 use crate::segment::{Attached, Segment};
+use crate::unmap::Unmapped;
 
 /// The place where a prepared segment waits for the writer.
 pub(crate) enum Next<I: Io> {
@@ -161,8 +162,11 @@ impl<I: Io> SegmentQueue<I> {
             .io
             .create(&path, home.segment_len)
             .map_err(|error| home.explain(error, home.allocate_step))?;
-        self.prepare(base, Arc::new(file))
-            .map_err(|error| self.remove_unused(&path).err().unwrap_or(error))
+        let prepared = self
+            .prepare(base, Arc::new(file))
+            .map_err(|error| self.remove_unused(&path).err().unwrap_or(error))?;
+        self.keep_budget(None, &mut Unmapped::default());
+        Ok(prepared)
     }
 
     fn prepare(&self, base: u64, file: Arc<I::File>) -> Result<Prepared<I>, QueueError> {

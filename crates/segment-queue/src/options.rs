@@ -38,7 +38,8 @@ pub struct SegmentQueueOptions {
     /// first entry of each).
     pub advice: Advice,
     /// Bytes that may be mapped at a time: the segments read least recently are unmapped when
-    /// another one is mapped, and by [`step_unmap`](crate::SegmentQueue::step_unmap). The segment
+    /// another one is mapped to be read, or made, and by
+    /// [`step_unmap`](crate::SegmentQueue::step_unmap). The segment
     /// at the end, and what a step was told to keep, stay mapped even so; mappings that only slices
     /// keep do not count. Default: `None`, no bound.
     ///

@@ -12,7 +12,7 @@ struct Layer {
 }
 
 /// The layers, lowest first. What is not here (`foliomq`, `xtask`, `benches`) stands on any.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         name: "message",
         may_use: &[],
@@ -24,6 +24,10 @@ const LAYERS: [Layer; 9] = [
     Layer {
         name: "segment-queue",
         may_use: &["mmap-core"],
+    },
+    Layer {
+        name: "page-queue",
+        may_use: &["segment-queue", "mmap-core"],
     },
     Layer {
         name: "commitlog",

@@ -121,6 +121,18 @@ fn a_budget_below_what_must_stay_unmaps_the_rest() {
 }
 
 #[test]
+fn what_a_writer_leaves_behind_keeps_the_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, mut writer) = filled(&OsIo, dir.path(), 2, |options| {
+        options.mapped_len_max = Some(3 * SEGMENT_LEN);
+    });
+    for _ in 0..5 {
+        writer.roll().unwrap();
+    }
+    assert_eq!(mapped(&queue), [5, 6, 7]);
+}
+
+#[test]
 fn what_is_unmapped_is_flushed_all_the_same() {
     let io = SimIo::new(3);
     let (queue, mut writer) = filled(&io, Path::new("/queue"), 1, |options| {
