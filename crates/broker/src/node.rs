@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::broker::{Broker, BrokerService};
 use crate::config::{Config, FlushDisk};
 use crate::namesrv::{self, NameServer};
+use crate::progress::Bar;
 use crate::recovery;
 use crate::registration::{Changes, Registrant, Registrations};
 use crate::schedule::Delivery;
@@ -123,7 +124,7 @@ impl Node {
         let options = store_options(&config)?;
         let durability = durability(&options.flush);
         let root = options.root.clone();
-        let (store, report) = MessageStore::open(options)
+        let (store, report) = MessageStore::open_showing(options, &Bar::new())
             .with_context(|| format!("cannot open the store in {}", root.display()))?;
         recovery::tell(&report);
         let changes = Changes::new(name_servers.len());
