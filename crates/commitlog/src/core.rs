@@ -36,6 +36,8 @@ pub(crate) struct Core<I: Io> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) queue: Arc<SegmentQueue<I>>,
     pub(crate) durability: Arc<Durability>,
+    /// Where the log ended when it was opened.
+    pub(crate) opened_at: u64,
     /// Rung when [`Core::visible`] has moved.
     pub(crate) arrivals: EventCount,
     /// Rung when the flush service has something to do.
@@ -105,6 +107,7 @@ impl<I: Io> Core<I> {
             options,
             sync_timeout,
             clock,
+            opened_at: queue.published(),
             queue,
             durability,
             arrivals: EventCount::default(),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use message::RecordError;
+use mmap_core::IoError;
 use segment_queue::QueueError;
 use thiserror::Error;
 
@@ -158,6 +159,9 @@ pub enum ReadError {
         /// Readers may see up to here.
         visible: u64,
     },
+    /// The device cannot read it.
+    #[error(transparent)]
+    Device(#[from] IoError),
     /// No valid record starts there.
     #[error("no record starts at {offset}")]
     NotARecord {

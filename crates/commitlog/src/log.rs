@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use message::{EncodeError, Message, Parsed, PreparedRecord, RecordView};
-use mmap_core::{Io, MapSlice, OsIo};
+use mmap_core::{Io, IoError, MapSlice, OsIo, RawMap};
 use segment_queue::{SegmentQueue, SegmentWriter, Trimmed};
 
 use crate::append::{Appended, AppendedBatch};
@@ -17,6 +17,9 @@ use crate::options::CommitLogOptions;
 use crate::recover::Visitor;
 use crate::scan::{CrcCheck, Found, Scanner};
 use crate::service::{LogServices, Next};
+
+/// Bytes of a record's first field, its size.
+const SIZE_LEN: usize = 4;
 
 /// The log of all messages: one long sequence of records in fixed-size segment files
 /// (RocketMQ: `CommitLog`).
@@ -167,6 +170,27 @@ impl<I: Io> CommitLog<I> {
         self.core.queue.slice(offset, usize::try_from(len).ok()?)
     }
 
+    /// Brings the first `len` bytes of what [`readable_from`](Self::readable_from) gave for
+    /// `offset` into memory: what the device cannot read is an error here, where a first touch
+    /// would raise a signal. Nothing is done for what was appended since the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// The device cannot read it.
+    pub fn bring_in(
+        &self,
+        offset: u64,
+        slice: &MapSlice<I::Map>,
+        len: usize,
+    ) -> Result<(), IoError> {
+        if offset >= self.core.opened_at {
+            return Ok(());
+        }
+        let start = slice.range().start;
+        let len = len.min(slice.len());
+        slice.region().map().populate_read(start..start + len)
+    }
+
     /// The record that starts at `offset`, checked to be one and to say so itself. Its body CRC
     /// is not checked.
     ///
@@ -184,6 +208,11 @@ impl<I: Io> CommitLog<I> {
         };
         let slice = self.readable_from(offset).ok_or_else(out_of_range)?;
         let misplaced = |found| ReadError::Misplaced { offset, found };
+        self.bring_in(offset, &slice, SIZE_LEN)?;
+        if let Some(size) = slice.first_chunk::<SIZE_LEN>() {
+            let size = u32::from_be_bytes(*size);
+            self.bring_in(offset, &slice, usize::try_from(size).unwrap_or(usize::MAX))?;
+        }
         let len = match RecordView::parse(&slice) {
             Ok(Parsed::Record(view)) if view.physical_offset() == offset.cast_signed() => {
                 view.total_size()
@@ -198,13 +227,14 @@ impl<I: Io> CommitLog<I> {
         slice.slice(0..len).ok_or_else(out_of_range)
     }
 
-    /// Sleeps until something beyond `beyond` is visible, `timeout` has passed, the log fails, or
-    /// `stop` is set and [`CommitLog::wake_waiters`] called. Returns what is visible then.
+    /// Sleeps until something beyond `beyond` is visible, `timeout` has passed, or `stop` is set
+    /// and [`CommitLog::wake_waiters`] called. Returns what is visible then: after a failure that
+    /// is nothing new.
     ///
     /// An append makes no system call for it unless somebody sleeps.
     pub fn wait_visible(&self, beyond: u64, timeout: Duration, stop: &AtomicBool) -> u64 {
         self.core.arrivals.wait(timeout, || {
-            self.visible() > beyond || stop.load(Ordering::Acquire) || self.failure().is_some()
+            self.visible() > beyond || stop.load(Ordering::Acquire)
         });
         self.visible()
     }

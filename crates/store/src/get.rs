@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use commitlog::CommitLog;
 use consumequeue::Entry;
 use message::{Parsed, RecordView};
-use mmap_core::{Io, MapSlice, OsIo, RawMap};
+use mmap_core::{Io, MapSlice, OsIo};
 
 use crate::error::ReadError;
 use crate::filter::Filter;
@@ -133,15 +133,19 @@ pub(crate) fn get<I: Io>(
         if batch.is_full(&entry) {
             break;
         }
-        next_offset = index + 1;
         // A filler stands for a message that the log has lost.
-        if entry.is_filler() || !filter.matches(tags_code(queue, &entry)) {
-            continue;
+        if !entry.is_filler() && filter.matches(tags_code(queue, &entry)) {
+            let place = Place { index, ..*from };
+            match batch.take(&entry, &place)? {
+                Taken::Message | Taken::Gone => {}
+                Taken::OtherRecord => warn_of_other_record(queue, &place, &entry)?,
+                Taken::NotVisible => break,
+            }
         }
-        let place = Place { index, ..*from };
-        if batch.take(&entry, &place)? == Taken::OtherRecord {
-            warn_of_other_record(queue, &place, &entry)?;
-        }
+        next_offset = index + 1;
+    }
+    if next_offset == offset {
+        return empty(GetStatus::OffsetOverflowOne, offset);
     }
     let (status, messages) = batch.finish();
     Ok(Get {
@@ -151,6 +155,24 @@ pub(crate) fn get<I: Io>(
         max_offset: max,
         messages,
     })
+}
+
+/// The offset behind the last message of a queue that may be read. Only after a failed sync is that
+/// not the end of its entries: what was not synced is held back until the log is opened again.
+pub(crate) fn readable_end<I: Io>(log: &CommitLog<I>, queue: &Queue<I>) -> i64 {
+    let (mut min, mut max) = (queue.entries.min_index(), queue.entries.max_index());
+    if log.failure().is_none() {
+        return max;
+    }
+    let visible = log.visible().cast_signed();
+    while min < max {
+        let middle = min + (max - min) / 2;
+        match queue.entries.entry(middle) {
+            Ok(Some(entry)) if entry.physical_offset >= visible => max = middle,
+            _ => min = middle + 1,
+        }
+    }
+    max
 }
 
 /// The tags code of an entry, or of the extension unit that it refers to. `None` where nobody knows
@@ -215,23 +237,17 @@ enum Taken {
     Gone,
     /// What it points to is not its message.
     OtherRecord,
+    /// Its message was never synced, and a sync has failed since: the next opening tells what
+    /// has become of it.
+    NotVisible,
 }
 
 /// Bytes of the log from an offset on.
 struct Window<I: Io> {
     offset: u64,
+    /// Up to here they are in memory.
+    resident_end: u64,
     bytes: MapSlice<I::Map>,
-}
-
-impl<I: Io> Window<I> {
-    /// Reads a part of it into memory: what the device cannot read is an error here, where a first
-    /// touch would raise a signal.
-    fn populate(&self, position: usize, len: usize) -> Result<(), ReadError> {
-        let start = self.bytes.range().start + position;
-        let map = self.bytes.region().map();
-        map.populate_read(start..start + len)
-            .map_err(ReadError::Log)
-    }
 }
 
 /// Neighbouring records that are not sliced yet.
@@ -286,16 +302,15 @@ impl<'a, I: Io> Batch<'a, I> {
             self.was_removing = true;
             return Ok(Taken::Gone);
         }
-        let is_cold = offset < self.hot_from;
-        let Some(window) = self.window_at(offset, len) else {
+        if self.log.failure().is_some() && offset >= self.log.visible() {
+            return Ok(Taken::NotVisible);
+        }
+        let Some(window) = self.window_at(offset, len)? else {
             // Removed since, or an entry that points behind the log's end.
             self.was_removing = true;
             return Ok(Taken::OtherRecord);
         };
         let position = (offset - window.offset) as usize;
-        if is_cold {
-            window.populate(position, len as usize)?;
-        }
         let bytes = window.bytes.get(position..).unwrap_or_default();
         let is_it = match RecordView::parse(bytes) {
             Ok(Parsed::Record(view)) => {
@@ -312,17 +327,44 @@ impl<'a, I: Io> Batch<'a, I> {
         Ok(Taken::Message)
     }
 
-    /// The bytes of the log around a record, all in one segment.
-    fn window_at(&mut self, offset: u64, len: u64) -> Option<&Window<I>> {
-        let is_inside = |window: &Window<I>| {
-            let end = window.offset + window.bytes.len() as u64;
-            offset >= window.offset && offset.checked_add(len).is_some_and(|last| last <= end)
+    /// The bytes of the log around a record, all in one segment; the record's are in memory.
+    fn window_at(&mut self, offset: u64, len: u64) -> Result<Option<&Window<I>>, ReadError> {
+        let Some(end) = offset.checked_add(len) else {
+            return Ok(None);
         };
+        let is_inside = |window: &Window<I>| offset >= window.offset && end <= window.resident_end;
         if !self.window.as_ref().is_some_and(is_inside) {
-            let bytes = self.log.readable_from(offset)?;
-            self.window = Some(Window { offset, bytes });
+            self.window = self.make_window(offset, len)?;
         }
-        self.window.as_ref().filter(|window| is_inside(window))
+        Ok(self.window.as_ref().filter(|window| is_inside(window)))
+    }
+
+    fn make_window(&self, offset: u64, len: u64) -> Result<Option<Window<I>>, ReadError> {
+        let Some(bytes) = self.log.readable_from(offset) else {
+            return Ok(None);
+        };
+        // What follows is read along: one call for all that fits into an answer. If it cannot be
+        // read, that is for those to know who ask for it.
+        let wanted = [
+            self.limits
+                .bytes_max
+                .min(self.bounds.hot_bytes_max)
+                .max(len),
+            len,
+        ];
+        let mut outcome = Ok(());
+        for len in wanted {
+            let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+            outcome = self.log.bring_in(offset, &bytes, len);
+            if outcome.is_ok() {
+                return Ok(Some(Window {
+                    offset,
+                    resident_end: offset + len as u64,
+                    bytes,
+                }));
+            }
+        }
+        outcome.map(|()| None).map_err(ReadError::Log)
     }
 
     fn add(&mut self, offset: u64, len: u64) {

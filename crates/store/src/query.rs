@@ -56,12 +56,17 @@ pub(crate) fn by_key<I: Io>(
     // Newest first; a message whose KEYS hold the key twice is found twice.
     candidates.sort_unstable_by(|a, b| b.cmp(a));
     candidates.dedup();
-    let mut found: Vec<MapSlice<I::Map>> = candidates
-        .into_iter()
-        .filter_map(|offset| log.record_at(offset).ok())
-        .filter(|slice| has_key(slice, query))
-        .take(count_max)
-        .collect();
+    let mut found: Vec<MapSlice<I::Map>> = Vec::new();
+    for offset in candidates {
+        if found.len() == count_max {
+            break;
+        }
+        match log.record_at(offset) {
+            Ok(slice) if has_key(&slice, query) => found.push(slice),
+            Err(commitlog::ReadError::Device(error)) => return Err(ReadError::Log(error)),
+            Ok(_) | Err(_) => {}
+        }
+    }
     if found.is_empty() && index.is_poisoned() {
         // It may be one of those that were not indexed since.
         return Err(IndexError::Poisoned.into());

@@ -284,7 +284,7 @@ impl<I: Io> MessageStore<I> {
     /// The offset behind a queue's last readable message; `None` for a queue that is not there.
     pub fn max_offset(&self, topic: &str, queue_id: i32) -> Option<i64> {
         self.find(topic, queue_id)
-            .map(|queue| queue.entries.max_index())
+            .map(|queue| get::readable_end(&self.core.log, &queue))
     }
 
     /// The offset of a queue's message by store time; 0 for a queue that is not there. The

@@ -67,6 +67,14 @@ pub(super) struct History {
     pub(super) foreign: Vec<String>,
 }
 
+impl History {
+    /// Whether anything was refused.
+    pub(super) fn has_refusals(&self) -> bool {
+        let mut answers = self.sent.iter().map(|sent| &sent.answer);
+        answers.any(|answer| matches!(answer, Answer::Refused(_)))
+    }
+}
+
 /// How far the clients are, while they run.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
