@@ -146,6 +146,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops the broker and starts the other implementation's on the same store.
+    pub(super) fn switch_broker(&mut self, implementation: Implementation) -> Result<()> {
+        self.stop_broker()?;
+        self.plan.broker = implementation;
+        self.broker = Some(self.start_broker()?);
+        Ok(())
+    }
+
     /// Kills the broker (SIGKILL), and starts it again on the same store.
     pub(super) fn crash_broker(&mut self) -> Result<()> {
         self.kill_broker()?;

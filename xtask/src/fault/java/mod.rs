@@ -324,11 +324,13 @@ fn puts(answers: &[Answer]) -> Vec<Put> {
 fn place(work: &Path, name: &str, side: &str, shape: Shape) -> Result<Place> {
     let dir = work.join(name).join(side);
     fs::create_dir_all(&dir)?;
-    Ok(Place {
+    let place = Place {
         name: name.to_owned(),
         dir,
         shape,
-    })
+    };
+    fs::write(place.conf(), shape.conf(&place.store()))?;
+    Ok(place)
 }
 
 /// Runs a script on all the stores in one process, which then dies; the answers by store.
@@ -337,9 +339,21 @@ fn run_java(
     round: &str,
     jobs: &[(Place, Vec<Step>)],
 ) -> Result<HashMap<String, Vec<Answer>>> {
+    let mut by_store: HashMap<String, Vec<Answer>> = jobs
+        .iter()
+        .map(|(place, _)| (place.name.clone(), Vec::new()))
+        .collect();
+    for (store, answer) in run_script(work, round, &lines(jobs))? {
+        by_store.entry(store).or_default().push(answer);
+    }
+    Ok(by_store)
+}
+
+/// Runs the Java program; its files lie in `work`.
+fn run_script(work: &Path, round: &str, text: &str) -> Result<Vec<(String, Answer)>> {
     let file = |ending: &str| work.join(format!("{round}.{ending}"));
     let (script, answers, log) = (file("script"), file("answers"), file("log"));
-    fs::write(&script, lines(jobs)?)?;
+    fs::write(&script, text)?;
     let mut command = java::command("foliomq.interop.StoreScript", "700m", work)?;
     let output = fs::File::create(&log)?;
     command
@@ -351,18 +365,11 @@ fn run_java(
     if !status.success() {
         bail!("StoreScript: {status}\n{}", tail(&log));
     }
-    let mut by_store: HashMap<String, Vec<Answer>> = jobs
-        .iter()
-        .map(|(place, _)| (place.name.clone(), Vec::new()))
-        .collect();
-    for (store, answer) in script::read(&answers)? {
-        by_store.entry(store).or_default().push(answer);
-    }
-    Ok(by_store)
+    script::read(&answers)
 }
 
 /// The script. Stores that pause do so together, before the others are opened.
-fn lines(jobs: &[(Place, Vec<Step>)]) -> Result<String> {
+fn lines(jobs: &[(Place, Vec<Step>)]) -> String {
     let mut text = String::new();
     let pauses = |steps: &[Step]| steps.iter().filter(|step| **step == Step::Pause).count();
     let most = jobs
@@ -377,13 +384,11 @@ fn lines(jobs: &[(Place, Vec<Step>)]) -> Result<String> {
                 continue;
             };
             if part == 0 {
-                let conf = place.dir.join("java.conf");
-                fs::write(&conf, place.shape.conf(&place.store()))?;
-                text += &format!("open {} {}\n", place.name, conf.display());
+                text += &format!("open {} {}\n", place.name, place.conf().display());
             }
             let steps = steps.split(|step| *step == Step::Pause).nth(part);
             for step in steps.unwrap_or_default() {
-                text += &script::line(step, &place.name);
+                text += &script::line(step, place);
                 text.push('\n');
             }
         }
@@ -391,7 +396,7 @@ fn lines(jobs: &[(Place, Vec<Step>)]) -> Result<String> {
             text += &format!("pause {}\n", script::PAUSE.as_millis());
         }
     }
-    Ok(text)
+    text
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -36,6 +36,9 @@ pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
             Step::Dump => dump(&store, &mut answers)?,
             Step::Find { topic, key } => answers.push(find(&store, topic, key)?),
             Step::Pause => std::thread::sleep(script::PAUSE),
+            Step::Intrude => {
+                super::run_script(&place.dir, "intruder", &script::line(step, place))?;
+            }
             Step::Close => store.close()?,
         }
     }

@@ -119,6 +119,18 @@ pub(super) fn all() -> Vec<Scenario> {
             then: vec![vec![put(0, 1, 5_000), put(0, 2, 200)]],
         },
         Scenario {
+            name: "second-store",
+            what: "a Java store is started on the directory in use, by mistake; 40 messages are \
+                   put before and 40 after; killed",
+            java_loses: true,
+            write: Vec::new(),
+            damage: |_| Ok(Vec::new()),
+            then: vec![
+                [puts(0, 0..40), vec![Step::Intrude], puts(0, 40..80)].concat(),
+                vec![],
+            ],
+        },
+        Scenario {
             name: "short-last-file",
             java_loses: true,
             what: "closed; the last file of the log is cut short",

@@ -79,6 +79,8 @@ pub(super) enum Step {
     Dump,
     /// The messages of a key are looked up.
     Find { topic: String, key: String },
+    /// A Java store is started on the directory, by mistake.
+    Intrude,
     /// The store is closed; without it the process dies.
     Close,
 }
@@ -142,7 +144,8 @@ pub(super) fn body(key: &str, len: usize) -> Vec<u8> {
 }
 
 /// A step in the language of the Java program.
-pub(super) fn line(step: &Step, store: &str) -> String {
+pub(super) fn line(step: &Step, place: &Place) -> String {
+    let store = &place.name;
     match step {
         Step::Put {
             topic,
@@ -152,6 +155,7 @@ pub(super) fn line(step: &Step, store: &str) -> String {
         } => format!("put {store} {topic} {queue_id} {key} {body_len}"),
         Step::Dump => format!("dump {store}"),
         Step::Find { topic, key } => format!("find {store} {topic} {key}"),
+        Step::Intrude => format!("intrude {store} {}", place.conf().display()),
         Step::Close => format!("close {store}"),
         Step::Pause => format!("pause {}", PAUSE.as_millis()),
     }
@@ -186,5 +190,10 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn store(&self) -> PathBuf {
         self.dir.join("store")
+    }
+
+    /// Where the configuration of Java's store is.
+    pub(super) fn conf(&self) -> PathBuf {
+        self.dir.join("java.conf")
     }
 }

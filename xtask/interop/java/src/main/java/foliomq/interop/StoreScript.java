@@ -30,7 +30,7 @@ import org.apache.rocketmq.store.SelectMappedBufferResult;
  * Several of Java's stores in one process that dies in the end: {@code StoreScript SCRIPT ANSWERS}.
  *
  * <p>The script has one step a line, fields separated by spaces: {@code open STORE CONF}, {@code put STORE TOPIC QUEUE
- * KEY BODY_LENGTH}, {@code dump STORE}, {@code find STORE TOPIC KEY}, {@code close STORE}, {@code pause MS}. The answers
+ * KEY BODY_LENGTH}, {@code intrude STORE CONF}, {@code dump STORE}, {@code find STORE TOPIC KEY}, {@code close STORE}, {@code pause MS}. The answers
  * are JSON lines. Stores that no step closed are open when the process halts, as if it was killed: what they wrote is
  * in the page cache and no shutdown step ran.
  */
@@ -60,11 +60,12 @@ public final class StoreScript {
 
     private void step(String[] words) throws Exception {
         DefaultMessageStore store = open.get(words[1]);
-        if (store == null && !List.of("open", "pause").contains(words[0])) {
+        if (store == null && !List.of("open", "intrude", "pause").contains(words[0])) {
             return; // It did not start, and said so.
         }
         switch (words[0]) {
             case "open" -> open(words[1], Path.of(words[2]));
+            case "intrude" -> intrude(Path.of(words[2]));
             case "put" -> put(words[1], store, words);
             case "dump" -> dump(words[1], store);
             case "find" -> find(words[1], store, words[2], words[3]);
@@ -83,6 +84,20 @@ public final class StoreScript {
             awaitDispatch(store);
         }
         answer("open", name, Map.of("started", isLoaded));
+    }
+
+    /** Starts a second store on a directory that is in use, by mistake. */
+    private static void intrude(Path conf) throws Exception {
+        DefaultMessageStore store = StoreTool.create(conf);
+        if (!store.load()) {
+            return;
+        }
+        try {
+            store.start();
+        } catch (Exception refusal) {
+            return; // It loads, and so recovers and cuts, before it looks at the lock.
+        }
+        throw new AssertionError("two stores run on the directory of " + conf);
     }
 
     private void put(String name, DefaultMessageStore store, String[] words) {
