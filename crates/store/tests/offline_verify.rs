@@ -355,3 +355,73 @@ fn put(store: &MessageStore, number: u32) {
         })
         .unwrap();
 }
+
+#[test]
+fn what_recovery_put_over_damage_is_no_difference() {
+    for variant in ["bitflip_mid_lastfile", "bitflip_last", "lastfile_truncated"] {
+        let set = GoldenSet::torn(variant);
+        let found = StoreOptions::new(set.store_dir());
+        let options = offline::Shape::detect(&OsIo, &found)
+            .unwrap()
+            .apply_to(&found);
+        let (store, _) = MessageStore::open(options.clone()).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let (found, report) = verify(&options);
+        let listed: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert!(report.totals.is_clean(), "{variant}: {listed:#?}");
+        assert!(report.log.record_count > 2_800, "{variant}");
+    }
+}
+
+#[test]
+fn a_hole_that_recovery_filled_is_told_and_no_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(dir.path());
+    options.segment_len = 64 * 1024;
+    options.index = Some(IndexOptions {
+        slot_count: 100,
+        entry_count_max: 1_000,
+        ..IndexOptions::DEFAULT
+    });
+    let (store, _) = MessageStore::open(options.clone()).unwrap();
+    for number in 0..600 {
+        put(&store, number);
+    }
+    store.close().unwrap();
+    drop(store);
+    flip(
+        &dir.path().join("commitlog/00000000000000065536"),
+        30_000,
+        2,
+    );
+    let (found, _) = verify(&options);
+    let damage = found
+        .iter()
+        .find(|finding| finding.kind == FindingKind::LogDamage)
+        .expect("the damage");
+    assert!(
+        (damage.position..damage.position + damage.len).contains(&30_000),
+        "{damage}"
+    );
+
+    // The next start reads the log again for the queues, and finds it.
+    std::fs::remove_dir_all(dir.path().join("consumequeue")).unwrap();
+    let abort = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(dir.path().join("abort"));
+    drop(abort.unwrap());
+    let (store, report) = MessageStore::open(options.clone()).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let (found, verified) = verify(&options);
+    let listed: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert!(verified.totals.is_clean(), "{report}: {listed:#?}");
+    let kinds: Vec<_> = found.iter().map(|finding| finding.kind).collect();
+    assert!(kinds.contains(&FindingKind::FillerRecord), "{listed:#?}");
+    assert!(kinds.contains(&FindingKind::QueueOffsetGap), "{listed:#?}");
+    // The filler is a record; it is no message.
+    assert_eq!(verified.log.record_count, 600);
+}
