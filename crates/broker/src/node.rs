@@ -427,19 +427,16 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
 }
 
 fn durability(flush: &FlushMode) -> String {
-    match flush {
-        FlushMode::Sync { timeout } => format!(
+    if let FlushMode::Sync { timeout } = flush {
+        return format!(
             "SYNC_FLUSH: acknowledged means synced to the device (or FLUSH_DISK_TIMEOUT after {timeout:?})"
-        ),
-        FlushMode::Async {
-            interval,
-            thorough_interval,
-            ..
-        } => format!(
-            "ASYNC_FLUSH: a killed process loses nothing; a power loss can take what was acknowledged \
-             in the last {interval:?}, or {thorough_interval:?} when little is written"
-        ),
+        );
     }
+    let window = flush.loss_window().map(|window| window.to_string());
+    format!(
+        "ASYNC_FLUSH: a killed process loses nothing; a power loss can take what was acknowledged in {}",
+        window.unwrap_or_default()
+    )
 }
 
 /// What the broker says to name servers.

@@ -142,9 +142,15 @@ fn deliver_level(broker: &Broker, level: i32) -> usize {
         if due_ms > now_ms {
             break;
         }
-        let record = u64::try_from(entry.physical_offset)
-            .ok()
-            .and_then(|at| store.look_up(at));
+        let found = match u64::try_from(entry.physical_offset) {
+            Ok(at) => store.record_at(at),
+            Err(_) => Ok(None),
+        };
+        let record = found.unwrap_or_else(|error| {
+            let error = store::health::chain(&error);
+            tracing::error!(level, offset, error, "a delayed message cannot be read");
+            None
+        });
         match record.as_deref().map(RecordView::parse) {
             Some(Ok(Parsed::Record(view))) => {
                 if let Err(error) = deliver(broker, &view) {
@@ -156,7 +162,7 @@ fn deliver_level(broker: &Broker, level: i32) -> usize {
             // worth a line.
             _ if entry.physical_offset.cast_unsigned() >= store.log().min_offset() => {
                 let at = entry.physical_offset;
-                tracing::error!(level, offset, at, "a delayed message cannot be read");
+                tracing::error!(level, offset, at, "a delayed message is not delivered");
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! What a commit log can be told when it is opened.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,11 +59,60 @@ impl FlushMode {
         }
     }
 
+    /// What a power loss can take of what was acknowledged; `None` in sync mode: nothing.
+    pub fn loss_window(&self) -> Option<LossWindow> {
+        let Self::Async {
+            interval,
+            least_pages,
+            thorough_interval,
+        } = *self
+        else {
+            return None;
+        };
+        // The first step of the flush at or behind the thorough interval makes the thorough one.
+        let small_time = match least_pages {
+            0 => interval,
+            _ => thorough_interval.saturating_add(interval),
+        };
+        Some(LossWindow {
+            time: interval,
+            small_time,
+            small_len: least_pages.saturating_add(1) * segment_queue::FLUSH_PAGE_LEN,
+        })
+    }
+
     /// RocketMQ's `SYNC_FLUSH` with its defaults.
     pub const fn sync_default() -> Self {
         Self::Sync {
             timeout: Duration::from_secs(5),
         }
+    }
+}
+
+/// What a power loss can take in async mode: what was acknowledged within these times before it,
+/// and while the last sync ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LossWindow {
+    /// In general.
+    pub time: Duration,
+    /// Of less than `small_len` bytes, which may wait for the thorough flush.
+    pub small_time: Duration,
+    /// Bytes.
+    pub small_len: u64,
+}
+
+impl fmt::Display for LossWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            time,
+            small_time,
+            small_len,
+        } = self;
+        write!(f, "the last {time:?} and the time of a sync")?;
+        if small_time > time {
+            write!(f, " ({small_time:?} for less than {small_len} bytes)")?;
+        }
+        Ok(())
     }
 }
 
@@ -166,6 +216,23 @@ const SEGMENT_LEN_MIN: u64 = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_window_of_loss_follows_from_the_mode() {
+        assert_eq!(FlushMode::sync_default().loss_window(), None);
+        let window = FlushMode::async_default().loss_window().unwrap();
+        assert_eq!(
+            window.to_string(),
+            "the last 500ms and the time of a sync (10.5s for less than 20480 bytes)"
+        );
+        let every_page = FlushMode::Async {
+            interval: Duration::from_millis(5),
+            least_pages: 0,
+            thorough_interval: Duration::from_secs(10),
+        };
+        let text = every_page.loss_window().unwrap().to_string();
+        assert_eq!(text, "the last 5ms and the time of a sync");
+    }
 
     #[test]
     fn options_are_checked_by_name() {

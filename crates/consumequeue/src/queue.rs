@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
-use mmap_core::{Io, OsIo};
+use mmap_core::{Io, MapSlice, OsIo, RawMap};
 use segment_queue::{
     AppendError, DamagePolicy, FlushPolicy, SegmentQueue, SegmentQueueOptions, SegmentWriter,
 };
@@ -27,6 +27,8 @@ pub(crate) use ends::remove_segments;
 
 /// Fillers or copies appended at once.
 const FILL_COUNT: usize = 1024;
+/// Entries at a queue's end that count as just put.
+const NEW_COUNT: i64 = 100_000;
 /// How often a read is repeated because the files were closed and reopened under it.
 const READ_ATTEMPTS: usize = 3;
 
@@ -53,6 +55,8 @@ pub struct ConsumeQueue<I: Io = OsIo> {
     pub(crate) max_index: AtomicI64,
     /// Commit-log offset behind the last message, -1 without messages. Written under `writer`.
     pub(crate) max_physical_end: AtomicI64,
+    /// Where the queue ended when it was opened: nothing below was put by this process.
+    opened_index: i64,
     /// Entries below are durable. Raised by flushes, lowered by truncation.
     pub(crate) flushed_index: AtomicI64,
     /// Used since the ring's hand passed.
@@ -148,6 +152,7 @@ impl<I: Io> ConsumeQueue<I> {
             min_physical: AtomicI64::new(bounds.min_physical),
             max_index: AtomicI64::new(bounds.max_index),
             max_physical_end: AtomicI64::new(bounds.max_physical_end),
+            opened_index: bounds.max_index,
             flushed_index: AtomicI64::new(bounds.flushed_index),
             used: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
@@ -361,6 +366,7 @@ impl<I: Io> ConsumeQueue<I> {
             // Nothing when the files were closed, put to and opened again in between: then `queue`
             // ends before. Or the entries were trimmed, which `min_index` tells.
             if let Some(bytes) = queue.try_slice(index_to_offset(from), len)? {
+                self.bring_in(from, &bytes)?;
                 return Ok(Some(Entries {
                     first_index: from,
                     bytes,
@@ -368,6 +374,16 @@ impl<I: Io> ConsumeQueue<I> {
             }
         }
         Ok(None)
+    }
+
+    /// Brings entries into memory, unless this process has just put them: what the device does not
+    /// give is an error here, where touching it would be a signal.
+    fn bring_in(&self, from: i64, bytes: &MapSlice<I::Map>) -> Result<(), ConsumeQueueError> {
+        let is_new = from >= self.opened_index && from + NEW_COUNT >= self.max_index();
+        if !is_new {
+            bytes.region().map().populate_read(bytes.range())?;
+        }
+        Ok(())
     }
 
     /// The entry at `index`; `None` when there is none, or a filler.

@@ -136,10 +136,13 @@ pub(crate) fn get<I: Io>(
         // A filler stands for a message that the log has lost.
         if !entry.is_filler() && filter.matches(tags_code(queue, &entry)) {
             let place = Place { index, ..*from };
-            match batch.take(&entry, &place)? {
-                Taken::Message | Taken::Gone => {}
-                Taken::OtherRecord => warn_of_other_record(queue, &place, &entry)?,
-                Taken::NotVisible => break,
+            match batch.take(&entry, &place) {
+                Ok(Taken::Message | Taken::Gone) => {}
+                Ok(Taken::OtherRecord) => warn_of_other_record(queue, &place, &entry)?,
+                Ok(Taken::NotVisible) => break,
+                // The messages before it are good; the next read begins with it.
+                Err(_) if batch.count > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         next_offset = index + 1;

@@ -1,5 +1,6 @@
 //! The store: what embedders and the broker hold.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -256,9 +257,20 @@ impl<I: Io> MessageStore<I> {
         }
     }
 
-    /// The record that starts at a log offset; `None` where none does.
+    /// The record that starts at a log offset; `None` where none does, or it cannot be read.
     pub fn look_up(&self, physical_offset: u64) -> Option<MapSlice<I::Map>> {
-        self.core.log.record_at(physical_offset).ok()
+        self.record_at(physical_offset).ok().flatten()
+    }
+
+    /// The record that starts at a log offset; `None` where none does.
+    ///
+    /// # Errors
+    /// When the device does not give it.
+    pub fn record_at(&self, physical_offset: u64) -> Result<Option<MapSlice<I::Map>>, ReadError> {
+        match self.core.log.record_at(physical_offset) {
+            Err(commitlog::ReadError::Device(error)) => Err(ReadError::Log(error)),
+            found => Ok(found.ok()),
+        }
     }
 
     /// Finds messages by key.
@@ -302,10 +314,21 @@ impl<I: Io> MessageStore<I> {
         let Some(queue) = self.find(topic, queue_id) else {
             return Ok(0);
         };
-        let store_time = |entry: &Entry| self.store_time_of(entry);
-        Ok(queue
+        let unreadable = Cell::new(None);
+        let store_time = |entry: &Entry| match self.store_time_of(entry) {
+            Ok(time) => time,
+            Err(error) => {
+                unreadable.set(Some(error));
+                None
+            }
+        };
+        let found = queue
             .entries
-            .index_by_time(timestamp_ms, boundary, &store_time)?)
+            .index_by_time(timestamp_ms, boundary, &store_time)?;
+        match unreadable.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(found),
+        }
     }
 
     /// When the message at a queue offset was stored, ms; `None` when it is not there.
@@ -322,7 +345,10 @@ impl<I: Io> MessageStore<I> {
             return Ok(None);
         };
         let entry = queue.entries.entry(offset)?;
-        Ok(entry.and_then(|entry| self.store_time_of(&entry)))
+        match entry {
+            Some(entry) => self.store_time_of(&entry),
+            None => Ok(None),
+        }
     }
 
     /// When the oldest message of the log was stored, ms; `None` for an empty log.
@@ -510,16 +536,15 @@ impl<I: Io> MessageStore<I> {
             .find_or_create(topic, queue_id)?)
     }
 
-    fn store_time_of(&self, entry: &Entry) -> Option<i64> {
-        let offset = u64::try_from(entry.physical_offset).ok()?;
-        let slice = self
-            .core
-            .log
-            .slice(offset, usize::try_from(entry.size).ok()?)?;
-        match RecordView::parse(&slice) {
-            Ok(Parsed::Record(view)) => Some(view.store_timestamp_ms()),
+    fn store_time_of(&self, entry: &Entry) -> Result<Option<i64>, ReadError> {
+        let slice = match u64::try_from(entry.physical_offset) {
+            Ok(offset) => self.record_at(offset)?,
+            Err(_) => None,
+        };
+        Ok(match slice.as_deref().map(RecordView::parse) {
+            Some(Ok(Parsed::Record(view))) => Some(view.store_timestamp_ms()),
             _ => None,
-        }
+        })
     }
 
     fn lock_services(&self) -> std::sync::MutexGuard<'_, Option<Services<I>>> {

@@ -563,7 +563,8 @@ fn what_the_device_cannot_read_is_an_error_with_its_place() {
     store.close().unwrap();
     drop(store);
     let store = open(&io, ASYNC).unwrap();
-    io.fail_from("populate_read", 1, ErrorKind::Other);
+    // The first one is for the entries.
+    io.fail_from("populate_read", 2, ErrorKind::Other);
     let limits = GetLimits {
         count_max: 1,
         bytes_max: 1 << 20,
@@ -583,4 +584,74 @@ fn what_the_device_cannot_read_is_an_error_with_its_place() {
 
 fn read_body(store: &MessageStore<SimIo>, offset: i64) -> Vec<u8> {
     read(store, offset).unwrap()
+}
+
+/// A block that the device does not give: an error with file and place, the messages before and
+/// behind it, and no signal.
+#[test]
+fn an_unreadable_block_is_an_error_and_takes_no_others_along() {
+    let io = SimIo::new(1);
+    let store = open(&io, ASYNC).unwrap();
+    for number in 0..10 {
+        put(&store, number).unwrap();
+    }
+    dispatch_all(&store);
+    store.close().unwrap();
+    drop(store);
+    // What this process has not written itself is asked for before it is touched.
+    let store = open(&io, ASYNC).unwrap();
+    let limits = GetLimits {
+        count_max: 8,
+        bytes_max: 1 << 20,
+    };
+    let get = |offset| store.get("Topic", 0, offset, &limits, &AllMessages);
+    // The entries, then record by record.
+    io.fail_nth("populate_read", 1, ErrorKind::Other);
+    let text = health::chain(&get(0).unwrap_err());
+    let path = "/store/consumequeue/Topic/0/";
+    assert!(
+        text.contains(path) && text.contains("at offset 0"),
+        "{text}"
+    );
+    // What is read along is no reason to fail; a message behind others ends the answer.
+    io.fail_nth("populate_read", 2, ErrorKind::Other);
+    assert_eq!(get(0).unwrap().next_offset, 8);
+    io.fail_from("populate_read", 4, ErrorKind::Other);
+    io.fail_nth("populate_read", 2, ErrorKind::Other);
+    let got = get(0).unwrap();
+    io.clear_faults();
+    assert_eq!((got.messages.records().count(), got.next_offset), (1, 1));
+    io.fail_from("populate_read", 2, ErrorKind::Other);
+    let text = health::chain(&get(2).unwrap_err());
+    io.clear_faults();
+    assert!(
+        text.contains("/store/commitlog/00000000000000000000"),
+        "{text}"
+    );
+    let got = get(4).unwrap();
+    assert_eq!((got.messages.records().count(), got.next_offset), (6, 10));
+
+    io.fail_next("populate_read", ErrorKind::Other);
+    assert!(store.record_at(0).is_err());
+    assert!(store.record_at(0).unwrap().is_some());
+    io.fail_next("populate_read", ErrorKind::Other);
+    assert!(key_count(&store, 3).is_err());
+    assert_eq!(key_count(&store, 3).unwrap(), 1);
+    // The entry, then the record.
+    io.fail_nth("populate_read", 2, ErrorKind::Other);
+    assert!(store.store_time_at("Topic", 0, 3).is_err());
+    assert!(store.store_time_at("Topic", 0, 3).unwrap().is_some());
+    io.fail_next("populate_read", ErrorKind::Other);
+    let time = 1_700_000_000_000;
+    assert!(
+        store
+            .offset_by_time("Topic", 0, time, store::Boundary::Lower)
+            .is_err()
+    );
+    assert_eq!(
+        store
+            .offset_by_time("Topic", 0, time, store::Boundary::Lower)
+            .unwrap(),
+        0
+    );
 }

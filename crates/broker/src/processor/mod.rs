@@ -56,6 +56,13 @@ impl From<HeaderError> for Refusal {
     }
 }
 
+/// The store cannot read something: with file and place.
+impl From<store::ReadError> for Refusal {
+    fn from(error: store::ReadError) -> Self {
+        Self::error(store::health::chain(&error))
+    }
+}
+
 /// A body that cannot be read: Java's processor throws.
 impl From<remoting::BodyError> for Refusal {
     fn from(error: remoting::BodyError) -> Self {

@@ -109,7 +109,7 @@ pub fn search(
         broker
             .store
             .offset_by_time(header.topic, header.queue_id, header.timestamp, boundary);
-    let offset = found.map_err(Refusal::error)?;
+    let offset = found?;
     Ok(exchange.header(&OffsetResponseHeader { offset }))
 }
 

@@ -318,7 +318,14 @@ impl Wanted {
         broker
             .store
             .get(topic, *queue_id, self.offset, &self.limits, &self.filter)
-            .map_err(Refusal::error)
+            .map_err(|error| {
+                let refusal = Refusal::from(error);
+                let reason = || refusal.remark.clone().into_owned();
+                broker
+                    .troubles
+                    .begin("unreadable", crate::clock::now_ms(), reason);
+                refusal
+            })
     }
 
     fn hold(self, broker: &Arc<Broker>, ticket: ReplyTicket, slot: HeldSlot, time: Duration) {

@@ -36,7 +36,7 @@ pub fn by_key(
         begin_ms: header.begin_timestamp,
         end_ms: header.end_timestamp,
     };
-    let answer = broker.store.query(&query).map_err(Refusal::error)?;
+    let answer = broker.store.query(&query)?;
     if answer.messages.is_empty() {
         let remark = "can not find message, maybe time range not correct";
         return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark));
@@ -65,9 +65,10 @@ pub fn by_offset(
     request: &CommandView<'_>,
 ) -> Outcome {
     let header: ViewMessageRequestHeader<'_> = request.header()?;
-    let record = u64::try_from(header.offset)
-        .ok()
-        .and_then(|at| broker.store.look_up(at));
+    let record = match u64::try_from(header.offset) {
+        Ok(at) => broker.store.record_at(at)?,
+        Err(_) => None,
+    };
     let record = record.ok_or_else(|| {
         Refusal::error(format!(
             "can not find message by the offset, {}",

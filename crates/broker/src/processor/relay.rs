@@ -52,7 +52,7 @@ pub fn consume_directly(
     let offset = id.physical_offset.cast_unsigned();
     let record = broker
         .store
-        .look_up(offset)
+        .record_at(offset)?
         .ok_or_else(|| Refusal::error(format!("no message has the id {text} here")))?;
     let name = &broker.config.identity.broker_name;
     let command = request.to_command().with_field("brokerName", name.as_str());

@@ -46,9 +46,10 @@ pub fn send_back(
         return Ok(exchange.ok());
     }
     let retry_topic = retry_topic(broker, header.group, group.retry_queue_nums)?;
-    let record = u64::try_from(header.offset)
-        .ok()
-        .and_then(|at| broker.store.look_up(at));
+    let record = match u64::try_from(header.offset) {
+        Ok(at) => broker.store.record_at(at)?,
+        Err(_) => None,
+    };
     let record = record.ok_or_else(|| {
         Refusal::error(format!("look message by offset failed, {}", header.offset))
     })?;

@@ -85,7 +85,7 @@ fn behind(
             .store
             .store_time_at(name, queue_id, consumer_offset - 1)
     });
-    let last = last.transpose().map_err(Refusal::error)?.flatten();
+    let last = last.transpose()?.flatten();
     Ok(OffsetWrapper {
         broker_offset,
         consumer_offset,

@@ -227,7 +227,7 @@ pub fn stats(
         let max_offset = broker.store.max_offset(name, queue_id).unwrap_or(0);
         let last = (max_offset > min_offset)
             .then(|| broker.store.store_time_at(name, queue_id, max_offset - 1));
-        let last = last.transpose().map_err(Refusal::error)?.flatten();
+        let last = last.transpose()?.flatten();
         let offset = TopicOffset {
             last_update_timestamp: last.unwrap_or(0),
             max_offset,

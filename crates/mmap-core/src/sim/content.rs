@@ -403,7 +403,8 @@ impl SimMap {
 
     fn checked_op(&self, op: &'static str, range: &Range<usize>) -> Result<(), IoError> {
         self.check(op, range)?;
-        self.io.check(op, &self.path)
+        let failed = |error: IoError| error.at((self.start + range.start) as u64);
+        self.io.check(op, &self.path).map_err(failed)
     }
 }
 
