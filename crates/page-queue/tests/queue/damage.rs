@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mmap_core::{Io, SimIo};
+use mmap_core::{CrashStyle, Io, SimIo};
 use page_queue::{Durability, PageQueue, PageQueueError, PageQueueOptions};
 
 const ITEM_LEN: usize = 100;
@@ -108,6 +108,37 @@ fn the_end_of_a_queue_that_was_not_closed_is_the_first_item_that_is_not_whole() 
         assert_eq!((report.end, report.cut_len), (number + 1, 0));
         assert!(damaged(&queue).is_empty());
     }
+}
+
+#[test]
+fn a_reader_set_back_does_not_skip_what_takes_the_place_of_lost_items() {
+    let io = SimIo::new(9);
+    let (queue, _) = PageQueue::open(io.clone(), &options()).unwrap();
+    let mut reader = queue.reader("reader").unwrap();
+    for number in 0..6 {
+        queue.push(&[number; 10]).unwrap();
+        reader.pop().unwrap();
+    }
+    reader.commit().unwrap();
+    // Too little for a mark.
+    queue.flush().unwrap();
+    drop((queue, reader));
+    io.flip_bit(&page("items", 0, 1000), 30, 1).unwrap();
+    let each = PageQueueOptions {
+        durability: Durability::EachPush,
+        ..options()
+    };
+    let (queue, report) = PageQueue::open(io.clone(), &each).unwrap();
+    assert_eq!(report.end, 3);
+    assert_eq!(report.readers_set_back, ["reader"]);
+    for number in 3..9 {
+        queue.push(&[100 + number; 10]).unwrap();
+    }
+    let io = io.crash(CrashStyle::LoseUnsynced);
+    let (queue, report) = PageQueue::open(io, &options()).unwrap();
+    assert_eq!(report.end, 9);
+    let mut reader = queue.reader("reader").unwrap();
+    assert_eq!(*reader.pop().unwrap().unwrap(), [103; 10]);
 }
 
 #[test]

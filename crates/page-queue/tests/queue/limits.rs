@@ -106,6 +106,35 @@ fn a_queue_at_its_limit_drops_the_oldest_and_says_so() {
 }
 
 #[test]
+fn a_limit_below_a_page_leaves_room_for_one_item_at_every_place() {
+    for when_full in [WhenFull::Reject, WhenFull::DropOldest] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(&dir);
+        options.size_max = Some(1000 + 32);
+        options.when_full = when_full;
+        let queue = open(&options);
+        for number in 0..50_u64 {
+            // The free end of a page is no part of an empty queue.
+            assert_eq!(queue.push(&[number as u8; 1000]).unwrap(), number);
+            assert_eq!(queue.size(), 1032);
+            match when_full {
+                WhenFull::Reject => {
+                    assert!(queue.push(b"").is_err_and(|error| error.is_full()));
+                    assert_eq!(queue.trim_to(number + 1).unwrap(), 1);
+                    assert_eq!(queue.size(), 0);
+                }
+                WhenFull::DropOldest => assert_eq!(queue.first(), number),
+            }
+        }
+        let refusal = queue.push(&[0; 1001]).expect_err("never fits");
+        assert!(
+            matches!(refusal, PageQueueError::Full { len: 1001, .. }),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
 fn items_that_are_held_outlive_their_page() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(&dir);
