@@ -9,7 +9,7 @@ use segment_queue::FlushPolicy;
 
 use crate::entry::ENTRY_LEN;
 use crate::error::PageQueueError;
-use crate::guard::lock;
+use crate::guard::{lock, wait};
 use crate::options::Durability;
 use crate::queue::{Kept, PageQueue, Shared};
 use crate::state::State;
@@ -99,13 +99,28 @@ impl<I: Io> Shared<I> {
         Ok(self.durable.load(Ordering::Acquire))
     }
 
-    /// Makes the items below `number` durable, by somebody else's sync if it comes in time.
+    /// Makes the items below `number` durable. Of those who wait, one syncs for all that have
+    /// appended by then; who comes meanwhile waits for the next one.
     pub(crate) fn flush_to(&self, number: u64) -> Result<(), PageQueueError> {
-        let mut kept = lock(&self.keeping);
-        if kept.durable.number >= number {
+        let is_durable = || self.durable.load(Ordering::Acquire) >= number;
+        let mut is_led = lock(&self.is_led);
+        while *is_led && !is_durable() {
+            is_led = wait(&self.led, is_led);
+        }
+        if is_durable() {
             return Ok(());
         }
-        self.flush_kept(&mut kept)
+        *is_led = true;
+        drop(is_led);
+        let flushed = self.flush_kept(&mut lock(&self.keeping));
+        *lock(&self.is_led) = false;
+        self.led.notify_all();
+        flushed?;
+        // A queue that could not be closed has no writer, and nothing to flush.
+        match is_durable() {
+            true => Ok(()),
+            false => Err(PageQueueError::Closed),
+        }
     }
 
     /// Syncs the pages, and now and then the mark from which recovery starts.

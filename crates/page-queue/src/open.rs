@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use mmap_core::Io;
@@ -126,6 +126,8 @@ impl<I: Io> PageQueue<I> {
                 durable: end,
                 flushed_at: Duration::ZERO,
             }),
+            is_led: Mutex::new(false),
+            led: Condvar::new(),
             preallocators: Mutex::new([preallocator(&items), preallocator(&index)]),
             readers: Mutex::new(readers),
             options: options.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crc32fast::hash;
@@ -44,6 +44,9 @@ pub(crate) struct Shared<I: Io> {
     /// Held while syncing and while pages are removed. Taken before `writer`, which is taken before
     /// `front`.
     pub(crate) keeping: Mutex<Kept>,
+    /// Whether a push is syncing for all that wait. Held for moments only.
+    pub(crate) is_led: Mutex<bool>,
+    pub(crate) led: Condvar,
     /// Of item and index pages; held for a step.
     pub(crate) preallocators: Mutex<[Preallocator<I>; 2]>,
     /// A leaf, as each reader's own file is.
