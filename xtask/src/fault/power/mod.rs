@@ -132,8 +132,12 @@ const CAUGHT_HERE: &[&str] = &[
     "ack-before-sync",
     "skip-sync",
     "skip-dir-sync",
+    "watermark-after-failed-sync",
     "visible-before-flushed",
+    "checkpoint-too-early",
     "tail-not-zeroed",
+    "crc-unchecked",
+    "index-not-rebuilt",
 ];
 
 fn campaign(arguments: &Arguments, binary: &Path, lie: Option<&str>) -> Result<Figures> {
