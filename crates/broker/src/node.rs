@@ -394,6 +394,8 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
     options.extension_file_len = from.queue_extension_segment_len;
     options.writes_extensions = from.queue_extensions;
     options.dispatches_light_queues = from.multi_dispatch;
+    options.batch_queue_file_len = from.batch_queue_segment_len;
+    options.batch_topics = crate::state::topics::batch_topics(&options.root);
     options.index = from.index.then_some(IndexOptions {
         slot_count: from.index_slot_count,
         entry_count_max: from.index_entry_count_max,

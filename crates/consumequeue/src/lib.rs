@@ -8,6 +8,7 @@
 //!
 //! - [`ConsumeQueue`]: put, read, search by time, cut and trim where the log was.
 //! - [`ExtensionUnit`]: what an entry may refer to, in files beside the queue's.
+//! - [`BatchQueue`], [`BatchQueueSet`]: queues whose records may hold many messages each.
 //! - [`ConsumeQueueSet`]: all queues of a store, of which only those in use have files open.
 //!
 //! A place is never guessed: an entry that does not belong right behind the last one is refused
@@ -44,6 +45,8 @@ pub use mmap_core;
 /// Its types stand in this crate's signatures.
 pub use segment_queue;
 
+mod batch;
+mod batch_set;
 mod entry;
 mod error;
 mod extension;
@@ -56,6 +59,8 @@ mod recover;
 mod search;
 mod set;
 
+pub use batch::{BATCH_ENTRY_LEN, BatchEntry, BatchQueue, DEFAULT_BATCH_FILE_LEN};
+pub use batch_set::BatchQueueSet;
 pub use entry::{ENTRY_LEN, EXTENSION_ADDRESS_MAX, Entry};
 pub use error::ConsumeQueueError;
 pub use extension::{ExtensionUnit, UNIT_LEN_MIN};

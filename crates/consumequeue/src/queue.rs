@@ -204,25 +204,17 @@ impl<I: Io> ConsumeQueue<I> {
     /// Nothing was put then. [`ConsumeQueueError::Entry`]; [`ConsumeQueueError::Deleted`];
     /// [`ConsumeQueueError::Poisoned`]; [`ConsumeQueueError::is_full`] tells a full disk.
     pub fn put(&self, index: i64, entry: Entry) -> Result<PutOutcome, ConsumeQueueError> {
-        self.put_extended(index, entry, None)
+        self.put_stored(index, entry, None)
     }
 
     /// As [`put`](Self::put), of a message stored at `store_time_ms`: where extension units are
     /// [written](crate::ExtensionOptions::is_written), the entry refers to one. If there is no
-    /// room for the unit, the entry has its tags code in itself, as with RocketMQ.
+    /// room for the unit, or no time is given, the entry has its tags code in itself, as with
+    /// RocketMQ.
     ///
     /// # Errors
     /// As [`put`](Self::put).
     pub fn put_stored(
-        &self,
-        index: i64,
-        entry: Entry,
-        store_time_ms: i64,
-    ) -> Result<PutOutcome, ConsumeQueueError> {
-        self.put_extended(index, entry, Some(store_time_ms))
-    }
-
-    fn put_extended(
         &self,
         index: i64,
         mut entry: Entry,
@@ -285,7 +277,7 @@ impl<I: Io> ConsumeQueue<I> {
         &self,
         index: i64,
         entry: Entry,
-        store_time_ms: i64,
+        store_time_ms: Option<i64>,
     ) -> Result<PutOutcome, ConsumeQueueError> {
         let outcome = self.put_stored(index, entry, store_time_ms)?;
         let PutOutcome::Gap { max_index } = outcome else {

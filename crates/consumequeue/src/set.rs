@@ -313,7 +313,7 @@ fn open_topic<I: Io>(
 }
 
 /// The queue id that a directory's name stands for, in the one way to write it.
-fn queue_id_of(entry: &DirEntry) -> Option<i32> {
+pub(crate) fn queue_id_of(entry: &DirEntry) -> Option<i32> {
     let name = entry
         .name
         .to_str()
@@ -323,14 +323,14 @@ fn queue_id_of(entry: &DirEntry) -> Option<i32> {
 }
 
 /// A directory's entries; one that does not exist has none.
-fn list<I: Io>(io: &I, dir: &Path) -> Result<Vec<DirEntry>, ConsumeQueueError> {
+pub(crate) fn list<I: Io>(io: &I, dir: &Path) -> Result<Vec<DirEntry>, ConsumeQueueError> {
     match io.list(dir) {
         Err(error) if error.is_not_found() => Ok(Vec::new()),
         listed => Ok(listed?),
     }
 }
 
-fn check_name(topic: &str, queue_id: i32) -> Result<(), ConsumeQueueError> {
+pub(crate) fn check_name(topic: &str, queue_id: i32) -> Result<(), ConsumeQueueError> {
     let reason = if topic.is_empty() || topic == "." || topic == ".." {
         "a topic must have a name"
     } else if topic.contains(['/', '\0']) {

@@ -47,7 +47,7 @@ fn store_time_ms(index: i64) -> i64 {
 }
 
 fn put(queue: &ConsumeQueue<SimIo>, index: i64) {
-    let outcome = queue.put_stored(index, entry(index), store_time_ms(index));
+    let outcome = queue.put_stored(index, entry(index), Some(store_time_ms(index)));
     assert_eq!(outcome.unwrap(), PutOutcome::Appended);
 }
 
@@ -255,7 +255,7 @@ fn a_full_disk_leaves_the_code_in_the_entry_or_puts_nothing() {
     put(&queue, 0);
     io.fail_nth("allocate", 1, std::io::ErrorKind::StorageFull);
     for index in 1..9 {
-        match queue.put_stored(index, entry(index), store_time_ms(index)) {
+        match queue.put_stored(index, entry(index), Some(store_time_ms(index))) {
             Ok(outcome) => assert_eq!(outcome, PutOutcome::Appended),
             Err(error) => {
                 assert!(error.is_full());

@@ -250,7 +250,7 @@ impl Pair {
             size: 10,
             tags_code: index,
         };
-        let outcome = self.queue.put_behind_gap(index, entry, 0).unwrap();
+        let outcome = self.queue.put_behind_gap(index, entry, None).unwrap();
         assert_eq!(outcome, PutOutcome::Appended);
         self.model.push((0..=lost_count).map(|_| Some(entry)));
         self.model.log_end = entry.physical_end();

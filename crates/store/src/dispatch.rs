@@ -5,7 +5,7 @@
 //! plain values, and may be built again from the log at any time: a record that is dispatched
 //! twice has one entry.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +17,7 @@ use message::{DispatchFields, Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 
+use crate::batches::{self, Batches};
 use crate::error::{DispatchError, PutError};
 use crate::place::{Place, light_places};
 use crate::queues::Queues;
@@ -51,9 +52,7 @@ pub(crate) struct Dispatcher<I: Io> {
     pub(crate) queues: Queues<I>,
     pub(crate) index: Option<IndexService<I>>,
     level_delays_ms: Vec<i64>,
-    /// Topics that have batch consume queues: never given simple ones, which a Java broker would
-    /// refuse to start with.
-    batch_topics: HashSet<String>,
+    pub(crate) batches: Batches<I>,
     /// Whether records have entries in the light queues that they name.
     light_queues: bool,
     listener: OnceLock<Arc<ArrivalListener>>,
@@ -70,6 +69,8 @@ pub(crate) struct Dispatcher<I: Io> {
 pub(crate) struct Dispatched {
     queue: Option<PutOutcome>,
     tags_code: i64,
+    /// The queue offset behind the record.
+    next_offset: i64,
 }
 
 impl<I: Io> Dispatcher<I> {
@@ -77,14 +78,14 @@ impl<I: Io> Dispatcher<I> {
         queues: Queues<I>,
         index: Option<IndexService<I>>,
         level_delays_ms: Vec<i64>,
-        batch_topics: HashSet<String>,
+        batches: Batches<I>,
         light_queues: bool,
     ) -> Self {
         Self {
             queues,
             index,
             level_delays_ms,
-            batch_topics,
+            batches,
             light_queues,
             listener: OnceLock::new(),
             next_offset: AtomicU64::new(0),
@@ -119,7 +120,7 @@ impl<I: Io> Dispatcher<I> {
     }
 
     pub(crate) fn has_batch_queues(&self, topic: &str) -> bool {
-        !self.batch_topics.is_empty() && self.batch_topics.contains(topic)
+        self.batches.has(topic)
     }
 
     /// Dispatches what the log shows, at most [`STEP_LEN_MAX`] bytes of it. `false` when there
@@ -227,6 +228,7 @@ impl<I: Io> Dispatcher<I> {
         Ok(Dispatched {
             queue: Some(PutOutcome::Appended),
             tags_code,
+            next_offset: view.queue_offset() + 1,
         })
     }
 
@@ -249,6 +251,9 @@ impl<I: Io> Dispatcher<I> {
         for place in places {
             self.put_or_fill(view, &place, tags_code)?;
         }
+        if self.has_batch_queues(view.topic()) {
+            self.put_to_queue(view, &view.dispatch_fields(), tags_code)?;
+        }
         Ok(())
     }
 
@@ -268,6 +273,12 @@ impl<I: Io> Dispatcher<I> {
                 is_wanted = true;
             }
         }
+        if self.has_batch_queues(view.topic())
+            && wanted.contains(&(view.topic().to_owned(), view.queue_id()))
+        {
+            self.put_to_queue(view, &view.dispatch_fields(), tags_code)?;
+            is_wanted = true;
+        }
         Ok(is_wanted)
     }
 
@@ -284,7 +295,24 @@ impl<I: Io> Dispatcher<I> {
         let tags_code = self.tags_code(view, &fields);
         let queue = self.put_to_queue(view, &fields, tags_code)?;
         self.put_to_index(view, &fields)?;
-        Ok(Dispatched { queue, tags_code })
+        Ok(Dispatched {
+            queue,
+            tags_code,
+            next_offset: self.next_queue_offset(view, &fields, tags_code),
+        })
+    }
+
+    fn next_queue_offset(
+        &self,
+        view: &RecordView<'_>,
+        fields: &DispatchFields<'_>,
+        tags_code: i64,
+    ) -> i64 {
+        let of_batch = |entry: consumequeue::BatchEntry| entry.next();
+        let is_batch = self.has_batch_queues(view.topic());
+        { is_batch.then(|| batches::entry_of(view, fields, tags_code)) }
+            .flatten()
+            .map_or(view.queue_offset() + 1, of_batch)
     }
 
     fn tags_code(&self, view: &RecordView<'_>, fields: &DispatchFields<'_>) -> i64 {
@@ -302,6 +330,9 @@ impl<I: Io> Dispatcher<I> {
         fields: &DispatchFields<'_>,
         tags_code: i64,
     ) -> Result<Option<PutOutcome>, DispatchError> {
+        if self.has_batch_queues(view.topic()) {
+            return self.batches.put(view, fields, tags_code);
+        }
         if !self.has_entry(view) {
             return Ok(None);
         }
@@ -353,7 +384,7 @@ impl<I: Io> Dispatcher<I> {
             tracing::warn!(error = %gap, "a queue offset that cannot be; the message has no entry");
             return Ok(());
         }
-        let store_ms = view.store_timestamp_ms();
+        let store_ms = place.unit_time_ms(view);
         let entry = entry_of(view, tags_code);
         queue.entries.put_behind_gap(place.index, entry, store_ms)?;
         Ok(())
@@ -380,7 +411,7 @@ impl<I: Io> Dispatcher<I> {
             return Ok(None);
         }
         let entry = entry_of(view, tags_code);
-        let store_ms = view.store_timestamp_ms();
+        let store_ms = place.unit_time_ms(view);
         let outcome = match queue.entries.put_stored(index, entry, store_ms) {
             // The topic was deleted since the queue was found.
             Err(ConsumeQueueError::Deleted { .. }) if self.is_deleted(view, place) => {
@@ -453,7 +484,7 @@ impl<I: Io> Dispatcher<I> {
             listener(&Arrival {
                 topic: view.topic(),
                 queue_id: view.queue_id(),
-                next_offset: view.queue_offset() + 1,
+                next_offset: dispatched.next_offset,
                 tags_code: dispatched.tags_code,
                 store_timestamp_ms: view.store_timestamp_ms(),
             });

@@ -68,8 +68,8 @@ pub enum PutError {
         /// What was to be stored.
         what: &'static str,
     },
-    /// The topic has batch consume queues, which this store does not build.
-    #[error("topic {topic} has batch consume queues in {}, which are not supported", dir.display())]
+    /// The topic has batch consume queues, to which this store does not write.
+    #[error("topic {topic} has batch consume queues in {}, which are read only", dir.display())]
     BatchQueues {
         /// The topic.
         topic: String,

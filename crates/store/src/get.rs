@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use commitlog::CommitLog;
-use consumequeue::Entry;
+use consumequeue::{BatchEntry, BatchQueue, Entry};
 use message::{Parsed, RecordView};
 use mmap_core::{Io, MapSlice, OsIo};
 
@@ -130,13 +130,13 @@ pub(crate) fn get<I: Io>(
     let mut batch = Batch::new(log, limits, bounds);
     let mut next_offset = offset;
     for (index, entry) in &entries {
-        if batch.is_full(&entry) {
+        if batch.is_full(&entry, 1) {
             break;
         }
         // A filler stands for a message that the log has lost.
         if !entry.is_filler() && filter.matches(tags_code(queue, &entry)) {
             let place = Place { index, ..*from };
-            match batch.take(&entry, &place) {
+            match batch.take(&entry, &place, 1) {
                 Ok(Taken::Message | Taken::Gone) => {}
                 Ok(Taken::OtherRecord) => warn_of_other_record(queue, &place, &entry)?,
                 Ok(Taken::NotVisible) => break,
@@ -176,6 +176,84 @@ pub(crate) fn readable_end<I: Io>(log: &CommitLog<I>, queue: &Queue<I>) -> i64 {
         }
     }
     max
+}
+
+/// Reads a batch queue: as [`get`], but that a record holds the messages of several queue offsets,
+/// and comes whole with any of them.
+pub(crate) fn get_batches<I: Io>(
+    log: &CommitLog<I>,
+    queue: &BatchQueue<I>,
+    from: &Place<'_>,
+    limits: &GetLimits,
+    bounds: &ReadLimits,
+    filter: &dyn Filter,
+) -> Result<Get<I>, ReadError> {
+    let offset = from.index;
+    let (min, max) = (queue.min_index(), queue.max_index());
+    let empty = |status, next| Ok(Get::empty(status, next, min, max));
+    if max == 0 {
+        return empty(GetStatus::NoMessageInQueue, 0);
+    }
+    if offset < min {
+        return empty(GetStatus::OffsetTooSmall, min);
+    }
+    if offset == max {
+        return empty(GetStatus::OffsetOverflowOne, offset);
+    }
+    if offset > max {
+        return empty(GetStatus::OffsetOverflowBadly, max);
+    }
+    let mut batch = Batch::new(log, limits, bounds);
+    let mut next_offset = offset;
+    for found in queue.entries(offset, bounds.examined_count_max)? {
+        let entry = entry_of_batch(&found);
+        let message_count = usize::from(found.count.unsigned_abs());
+        if batch.is_full(&entry, message_count) {
+            break;
+        }
+        let place = Place {
+            index: found.base,
+            ..*from
+        };
+        if filter.matches(Some(entry.tags_code)) {
+            match batch.take(&entry, &place, message_count) {
+                Ok(Taken::Message | Taken::Gone) => {}
+                Ok(Taken::OtherRecord) => {
+                    let Place {
+                        topic,
+                        queue_id,
+                        index,
+                    } = place;
+                    let what = "an entry of a batch queue leads to another record";
+                    tracing::error!(topic, queue_id, index, what);
+                }
+                Ok(Taken::NotVisible) => break,
+                Err(_) if batch.count > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        next_offset = found.next().max(next_offset + 1);
+    }
+    if next_offset == offset {
+        return empty(GetStatus::OffsetOverflowOne, offset);
+    }
+    let (status, messages) = batch.finish();
+    Ok(Get {
+        status,
+        next_offset,
+        min_offset: min,
+        max_offset: max,
+        messages,
+    })
+}
+
+/// What a batch queue's entry has in common with a simple queue's.
+pub(crate) fn entry_of_batch(entry: &BatchEntry) -> Entry {
+    Entry {
+        physical_offset: entry.physical_offset,
+        size: entry.size,
+        tags_code: entry.tags_code,
+    }
 }
 
 /// The tags code of an entry, or of the extension unit that it refers to. `None` where nobody knows
@@ -278,7 +356,7 @@ impl<'a, I: Io> Batch<'a, I> {
     }
 
     /// RocketMQ 5.3.3 `DefaultMessageStore.isTheBatchFull`: the first message always passes.
-    fn is_full(&self, entry: &Entry) -> bool {
+    fn is_full(&self, entry: &Entry, message_count: usize) -> bool {
         if self.count == 0 {
             return false;
         }
@@ -288,13 +366,18 @@ impl<'a, I: Io> Batch<'a, I> {
         } else {
             (self.bounds.cold_count_max, self.bounds.cold_bytes_max)
         };
-        self.count >= self.limits.count_max.min(count_max)
+        self.count + message_count > self.limits.count_max.min(count_max)
             || self.len + u64::from(entry.size.unsigned_abs())
                 > self.limits.bytes_max.min(bytes_max)
     }
 
     /// Takes in the record that an entry points to, if it is the one with that place.
-    fn take(&mut self, entry: &Entry, place: &Place<'_>) -> Result<Taken, ReadError> {
+    fn take(
+        &mut self,
+        entry: &Entry,
+        place: &Place<'_>,
+        message_count: usize,
+    ) -> Result<Taken, ReadError> {
         let (Ok(offset), Ok(len)) = (
             u64::try_from(entry.physical_offset),
             u64::try_from(entry.size),
@@ -326,7 +409,7 @@ impl<'a, I: Io> Batch<'a, I> {
         if !is_it {
             return Ok(Taken::OtherRecord);
         }
-        self.add(offset, len);
+        self.add(offset, len, message_count);
         Ok(Taken::Message)
     }
 
@@ -370,7 +453,7 @@ impl<'a, I: Io> Batch<'a, I> {
         outcome.map(|()| None).map_err(ReadError::Log)
     }
 
-    fn add(&mut self, offset: u64, len: u64) {
+    fn add(&mut self, offset: u64, len: u64, message_count: usize) {
         let segment_len = self.log.options().segment_len;
         let follows = self.run.count > 0
             && offset == self.run.offset + self.run.len
@@ -385,7 +468,7 @@ impl<'a, I: Io> Batch<'a, I> {
         }
         self.run.len += len;
         self.run.count += 1;
-        self.count += 1;
+        self.count += message_count;
         self.len += len;
     }
 

@@ -51,6 +51,7 @@ pub use message;
 /// Its types stand in this crate's signatures.
 pub use mmap_core;
 
+mod batches;
 mod begin;
 mod checkpoint;
 mod clean;

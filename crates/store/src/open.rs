@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use commitlog::{CallerError, Clock, CommitLog, DirQuarantine, LogError, Opening, Visitor};
-use consumequeue::ConsumeQueueSet;
+use consumequeue::{BatchQueueSet, ConsumeQueueSet};
 use indexfile::IndexService;
 use message::RecordView;
 use mmap_core::sabotage::{self, Lie};
-use mmap_core::{FileKind, Io, IoError};
+use mmap_core::{Io, IoError};
 
 use segment_queue::FlushPolicy;
 
+use crate::batches::Batches;
 use crate::begin::{DerivedEnds, Found};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
@@ -68,7 +69,8 @@ pub(crate) fn open<I: Io>(
     } = derived;
 
     let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
-    let range = (from.offset, opening.segments().published());
+    let segments = opening.segments();
+    let range = (segments.min_offset(), from.offset, segments.published());
     let mut redispatch = Redispatch::new(&dispatcher, check, options.recovery, progress, range);
     let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
     let (log, recovery) = recovered.map_err(refusal)?;
@@ -213,7 +215,13 @@ impl<I: Io> Derived<I> {
         let level_delays_ms = (1..=delays.max())
             .map(|level| delays.due_ms(level, 0).unwrap_or_default())
             .collect();
-        let batch_topics = topics_of(io, &options.batch_queue_dir())?;
+        let batches = BatchQueueSet::open(
+            io.clone(),
+            &options.batch_queue_dir(),
+            options.batch_queue_file_len,
+            queue_policy,
+        )?;
+        let batches = Batches::new(batches, options.batch_topics.clone());
         let marks = Marks::of(io, &options.own_dir());
         let remembered = marks.queues.read();
         let queues = Queues::new(set, marks.queues.clone(), remembered.deleted.clone());
@@ -225,7 +233,7 @@ impl<I: Io> Derived<I> {
                 queues,
                 index,
                 level_delays_ms,
-                batch_topics,
+                batches,
                 options.dispatches_light_queues,
             ),
             queue_count: queue_report.queue_count,
@@ -269,6 +277,8 @@ impl<I: Io> Settling<'_, I> {
         let queues = &self.dispatcher.queues;
         queues.set().recover(self.log.min_offset(), end)?;
         queues.finish_deletions()?;
+        let batches = &self.dispatcher.batches.set;
+        batches.recover(self.log.min_offset(), end)?;
         // A log that is only read stays as it was, and so do its keys: queries compare with the
         // messages themselves.
         if self.log.failure().is_none() {
@@ -335,8 +345,9 @@ impl<I: Io> Settling<'_, I> {
         let synced = self.log.flush_now().map_err(|error| error.to_string());
         let set = self.dispatcher.queues.set();
         let synced = synced.and_then(|_| {
-            set.flush(FlushPolicy::All)
-                .map_err(|error| error.to_string())
+            let flushed = set.flush(FlushPolicy::All);
+            let flushed = flushed.and_then(|_| self.dispatcher.batches.set.flush());
+            flushed.map_err(|error| error.to_string())
         });
         match synced {
             Ok(_) => self.marks.save(self.log.min_offset(), self.dispatcher),
@@ -391,21 +402,4 @@ where
             total: end.saturating_sub(from),
         });
     }
-}
-
-/// The names of the directories in `dir`, which need not exist.
-fn topics_of<I: Io>(
-    io: &I,
-    dir: &std::path::Path,
-) -> Result<std::collections::HashSet<String>, IoError> {
-    if io.metadata(dir)?.is_none() {
-        return Ok(Default::default());
-    }
-    let entries = io.list(dir)?;
-    let topics = entries
-        .into_iter()
-        .filter(|entry| entry.kind == FileKind::Directory);
-    Ok(topics
-        .filter_map(|entry| entry.name.into_string().ok())
-        .collect())
 }

@@ -1,5 +1,6 @@
 //! What a store is opened with.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,12 @@ pub struct StoreOptions {
     /// Whether records that name light queues in their properties get entries in them. Default: no
     /// (`enableMultiDispatch`).
     pub dispatches_light_queues: bool,
+    /// Topics that have batch consume queues (attribute `queue.type=BatchCQ`), beside those whose
+    /// files are there. Their records are served, and none is written. Default: none.
+    pub batch_topics: BTreeSet<String>,
+    /// Bytes of a batch consume queue file, a multiple of 46. Default: 13,800,000
+    /// (`mapperFileSizeBatchConsumeQueue`).
+    pub batch_queue_file_len: u64,
     /// Shape of the index files, or `None` for no index (`maxHashSlotNum`, `maxIndexNum`,
     /// `messageIndexEnable`).
     pub index: Option<IndexOptions>,
@@ -76,6 +83,8 @@ impl StoreOptions {
             extension_file_len: ExtensionOptions::DEFAULT_FILE_LEN,
             writes_extensions: false,
             dispatches_light_queues: false,
+            batch_topics: BTreeSet::new(),
+            batch_queue_file_len: consumequeue::DEFAULT_BATCH_FILE_LEN,
             index: Some(IndexOptions::DEFAULT),
             flush: FlushMode::async_default(),
             derived_flush_interval: Duration::from_secs(1),

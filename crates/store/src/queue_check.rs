@@ -22,6 +22,7 @@ use segment_queue::{FlushPolicy, SegmentQueue};
 
 use crate::dispatch::Dispatcher;
 use crate::error::{DispatchError, OpenError};
+use crate::get::entry_of_batch;
 use crate::place::{Place, index_in};
 use crate::queue_marks::{MarksFile, QueueMarks};
 use crate::redispatch::QueueKey;
@@ -263,15 +264,27 @@ impl QueueCheck {
         dispatcher: &Dispatcher<I>,
     ) -> Result<(), OpenError> {
         let set = dispatcher.queues.set();
+        let batches = &dispatcher.batches;
         let marks = std::mem::take(&mut self.marks.ends);
         let is_untrimmed = self.marks.log_min == log.min_offset();
         for (key, (min, max)) in &marks {
-            let found = set.find(&key.0, key.1);
-            let is_shorter = found.is_none_or(|queue| {
-                queue.max_index() < *max || (is_untrimmed && queue.min_index() > *min)
+            let found = match batches.has(&key.0) {
+                true => { batches.set.find(&key.0, key.1) }
+                    .map(|queue| (queue.min_index(), queue.max_index())),
+                false => {
+                    { set.find(&key.0, key.1) }.map(|queue| (queue.min_index(), queue.max_index()))
+                }
+            };
+            let is_shorter = found.is_none_or(|(found_min, found_max)| {
+                found_max < *max || (is_untrimmed && found_min > *min)
             });
             if is_shorter {
                 self.add(key.clone(), QueueFault::Shorter);
+            }
+        }
+        for (topic, queue_id, queue) in batches.set.queues() {
+            if queue.was_damaged() {
+                self.add((topic, queue_id), QueueFault::Damaged);
             }
         }
         let log_min = log.min_offset().cast_signed();
@@ -381,6 +394,14 @@ pub(crate) fn true_end<I: Io>(
     dispatcher: &Dispatcher<I>,
 ) -> Result<u64, OpenError> {
     let mut records = Records::new(segments);
+    let mut batch_end = 0;
+    for (topic, queue_id, queue) in dispatcher.batches.set.queues() {
+        if let Some(last) = queue.last()
+            && let Some(_index) = records.index_of(&entry_of_batch(&last), &(topic, queue_id))?
+        {
+            batch_end = batch_end.max(last.physical_end().cast_unsigned());
+        }
+    }
     let mut queues = dispatcher.queues.set().queues();
     queues.sort_by_cached_key(|named| std::cmp::Reverse(named.queue.max_physical_end()));
     for named in queues {
@@ -389,10 +410,11 @@ pub(crate) fn true_end<I: Io>(
             break;
         };
         if records.index_of(&entry, &key)?.is_some() {
-            return Ok(named.queue.max_physical_end().unwrap_or(0));
+            let end = named.queue.max_physical_end().unwrap_or(0);
+            return Ok(end.max(batch_end));
         }
     }
-    Ok(0)
+    Ok(batch_end)
 }
 
 /// The two files of marks, and what goes into them.
@@ -421,9 +443,14 @@ impl<I: Io> Marks<I> {
             let ends = (min, named.queue.max_index());
             ((named.topic.as_ref().to_owned(), named.queue_id), ends)
         };
+        let batches = dispatcher.batches.set.queues().into_iter();
+        let batches = batches.map(|(topic, queue_id, queue)| {
+            ((topic, queue_id), (queue.min_index(), queue.max_index()))
+        });
+        let ends = queues.map(end).chain(batches);
         let marks = QueueMarks {
             log_min,
-            ends: queues.map(end).filter(|(_, (_, max))| *max > 0).collect(),
+            ends: ends.filter(|(_, (_, max))| *max > 0).collect(),
             deleted: dispatcher.queues.deleted_above(log_min),
         };
         if marks != self.queues.read()
@@ -446,16 +473,28 @@ pub(crate) fn rebuild<I: Io>(
     let queues = &dispatcher.queues;
     let mut before = QueueMarks::default();
     for key in check.faults().keys() {
+        if dispatcher.has_batch_queues(&key.0) {
+            before.ends.insert(key.clone(), (0, 0));
+            continue;
+        }
         let entries = &queues.find_or_create(&key.0, key.1)?.entries;
         let max = entries.max_index().max(check.known_max(key));
         before.ends.insert(key.clone(), (0, max));
     }
     marks.rebuild.write(&before)?;
     for (topic, queue_id) in before.ends.keys() {
-        queues.find_or_create(topic, *queue_id)?.entries.clear()?;
+        if dispatcher.has_batch_queues(topic) {
+            let queue = dispatcher.batches.set.find_or_create(topic, *queue_id)?;
+            queue.clear()?;
+        } else {
+            queues.find_or_create(topic, *queue_id)?.entries.clear()?;
+        }
     }
     build(&before.ends.keys().collect())?;
     for ((topic, queue_id), (_, max)) in &before.ends {
+        if dispatcher.has_batch_queues(topic) {
+            continue;
+        }
         let queue = queues.find_or_create(topic, *queue_id)?;
         // All its messages have expired: its numbers go on.
         if queue.entries.max_physical_end().is_none() && log_min > 0 {
@@ -463,6 +502,7 @@ pub(crate) fn rebuild<I: Io>(
         }
     }
     queues.set().flush(FlushPolicy::All)?;
+    dispatcher.batches.set.flush()?;
     marks.rebuild.remove()?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use consumequeue::PutOutcome;
 use message::RecordView;
 use mmap_core::Io;
 
+use crate::batches;
 use crate::dispatch::Dispatcher;
 use crate::error::DispatchError;
 use crate::options::RecoveryPolicy;
@@ -40,6 +41,7 @@ pub(crate) struct Redispatch<'a, I: Io> {
     dispatcher: &'a Dispatcher<I>,
     policy: RecoveryPolicy,
     progress: &'a dyn Progress,
+    log_min: u64,
     log_start: u64,
     log_end: u64,
     /// Queues that have to be built again from the whole log.
@@ -57,18 +59,20 @@ pub(crate) struct Redispatch<'a, I: Io> {
 }
 
 impl<'a, I: Io> Redispatch<'a, I> {
-    /// For a log of which the bytes from `log_start` to `log_end` may be read.
+    /// For a log that begins at `log_min`, and of which the bytes from `log_start` to `log_end` may
+    /// be read.
     pub(crate) fn new(
         dispatcher: &'a Dispatcher<I>,
         check: QueueCheck,
         policy: RecoveryPolicy,
         progress: &'a dyn Progress,
-        (log_start, log_end): (u64, u64),
+        (log_min, log_start, log_end): (u64, u64, u64),
     ) -> Self {
         Self {
             dispatcher,
             policy,
             progress,
+            log_min,
             log_start,
             log_end,
             check,
@@ -82,18 +86,64 @@ impl<'a, I: Io> Redispatch<'a, I> {
 
     /// Puts a record into its queues; where it is already, it is compared.
     fn put_to_queues(&mut self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        if self.dispatcher.has_batch_queues(view.topic()) {
+            return self.put_to_batches(view);
+        }
         let (places, tags_code) = self.dispatcher.places(view);
         for place in places {
             match self.dispatcher.put_at(view, &place, tags_code) {
                 Err(DispatchError::Gap { max_index, .. }) => {
                     self.gap(view, &place, tags_code, max_index)?;
                 }
-                Ok(Some(PutOutcome::Appended)) => {}
+                Ok(Some(PutOutcome::Appended)) => self.check_first(&place)?,
                 Ok(_) => self
                     .check
                     .compare(self.dispatcher, view, &place, tags_code)?,
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// The first message of a queue, which is not the first that it had: if the log is not read from
+    /// its beginning, it may hold the others.
+    fn check_first(&mut self, place: &Place<'_>) -> Result<(), DispatchError> {
+        if place.index == 0 || self.log_start <= self.log_min {
+            return Ok(());
+        }
+        let Some(queue) = self.dispatcher.queues.find(place.topic, place.queue_id) else {
+            return Ok(());
+        };
+        let before = queue.entries.read_entries(place.index - 1, 1)?;
+        if before.first().is_none_or(consumequeue::Entry::is_filler) {
+            let key = (place.topic.to_owned(), place.queue_id);
+            self.check.add(key, QueueFault::Gap);
+        }
+        Ok(())
+    }
+
+    /// Puts a record into its batch queue; where it is already, it is compared.
+    fn put_to_batches(&mut self, view: &RecordView<'_>) -> Result<(), DispatchError> {
+        let fields = view.dispatch_fields();
+        let Some(entry) = batches::entry_of(view, &fields, fields.tags_code()) else {
+            return Ok(());
+        };
+        let batches = &self.dispatcher.batches;
+        let queue = batches.set.find_or_create(view.topic(), view.queue_id())?;
+        let key = (view.topic().to_owned(), view.queue_id());
+        let is_gap = match queue.last() {
+            Some(last) => last.physical_offset < entry.physical_offset && last.next() < entry.base,
+            None => entry.base > 0 && self.log_start > self.log_min,
+        };
+        if is_gap && self.first_hole.is_none() {
+            self.check.add(key, QueueFault::Gap);
+            return Ok(());
+        }
+        let outcome = batches.put(view, &fields, entry.tags_code)?;
+        if outcome == Some(PutOutcome::AlreadyBuilt)
+            && queue.entries(entry.base, 1)?.first() != Some(&entry)
+        {
+            self.check.add(key, QueueFault::WrongEntry);
         }
         Ok(())
     }
@@ -146,7 +196,9 @@ impl<'a, I: Io> Redispatch<'a, I> {
     fn leave(&mut self, view: &RecordView<'_>) {
         let offset = view.physical_offset().cast_unsigned();
         self.undispatched_from.get_or_insert(offset);
-        if view.sys_flag().transaction().takes_queue_offset() {
+        if view.sys_flag().transaction().takes_queue_offset()
+            && !self.dispatcher.has_batch_queues(view.topic())
+        {
             let key = (view.topic().to_owned(), view.queue_id());
             self.next_offsets.insert(key, view.queue_offset() + 1);
         }

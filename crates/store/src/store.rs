@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, SystemClock};
-use consumequeue::{Boundary, Entry};
+use consumequeue::{BatchQueue, Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, MapSlice, OsIo};
@@ -253,7 +253,18 @@ impl<I: Io> MessageStore<I> {
                 };
                 get::get(&self.core.log, &queue, &from, limits, options, filter)
             }
-            None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
+            None => match self.find_batches(topic, queue_id) {
+                Some(queue) => {
+                    let from = Place {
+                        topic,
+                        queue_id,
+                        index: offset,
+                    };
+                    let bounds = &self.core.options.read;
+                    get::get_batches(&self.core.log, &queue, &from, limits, bounds, filter)
+                }
+                None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
+            },
         }
     }
 
@@ -289,14 +300,21 @@ impl<I: Io> MessageStore<I> {
 
     /// The first offset of a queue; `None` for a queue that is not there.
     pub fn min_offset(&self, topic: &str, queue_id: i32) -> Option<i64> {
-        self.find(topic, queue_id)
-            .map(|queue| queue.entries.min_index())
+        let simple = self.find(topic, queue_id);
+        simple.map(|queue| queue.entries.min_index()).or_else(|| {
+            self.find_batches(topic, queue_id)
+                .map(|queue| queue.min_index())
+        })
     }
 
     /// The offset behind a queue's last readable message; `None` for a queue that is not there.
     pub fn max_offset(&self, topic: &str, queue_id: i32) -> Option<i64> {
-        self.find(topic, queue_id)
-            .map(|queue| get::readable_end(&self.core.log, &queue))
+        let simple = self.find(topic, queue_id);
+        let simple = simple.map(|queue| get::readable_end(&self.core.log, &queue));
+        simple.or_else(|| {
+            self.find_batches(topic, queue_id)
+                .map(|queue| queue.max_index())
+        })
     }
 
     /// The offset of a queue's message by store time; 0 for a queue that is not there. The
@@ -312,7 +330,10 @@ impl<I: Io> MessageStore<I> {
         boundary: Boundary,
     ) -> Result<i64, ReadError> {
         let Some(queue) = self.find(topic, queue_id) else {
-            return Ok(0);
+            return match self.find_batches(topic, queue_id) {
+                Some(queue) => Ok(queue.index_by_time(timestamp_ms, boundary)?),
+                None => Ok(0),
+            };
         };
         let unreadable = Cell::new(None);
         let store_time = |entry: &Entry| match self.store_time_of(entry) {
@@ -341,11 +362,7 @@ impl<I: Io> MessageStore<I> {
         queue_id: i32,
         offset: i64,
     ) -> Result<Option<i64>, ReadError> {
-        let Some(queue) = self.find(topic, queue_id) else {
-            return Ok(None);
-        };
-        let entry = queue.entries.entry(offset)?;
-        match entry {
+        match self.entry(topic, queue_id, offset)? {
             Some(entry) => self.store_time_of(&entry),
             None => Ok(None),
         }
@@ -360,7 +377,8 @@ impl<I: Io> MessageStore<I> {
         }
     }
 
-    /// The entry of a queue offset; `None` when it is not there.
+    /// The entry of a queue offset, in a batch queue that of the record with the message; `None`
+    /// when it is not there.
     ///
     /// # Errors
     /// When the queue's file cannot be read.
@@ -372,7 +390,10 @@ impl<I: Io> MessageStore<I> {
     ) -> Result<Option<Entry>, ReadError> {
         match self.find(topic, queue_id) {
             Some(queue) => Ok(queue.entries.entry(offset)?),
-            None => Ok(None),
+            None => match self.find_batches(topic, queue_id) {
+                Some(queue) => Ok(queue.entries(offset, 1)?.first().map(get::entry_of_batch)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -487,6 +508,13 @@ impl<I: Io> MessageStore<I> {
         self.core.dispatcher.queues.find(topic, queue_id)
     }
 
+    fn find_batches(&self, topic: &str, queue_id: i32) -> Option<Arc<BatchQueue<I>>> {
+        let batches = &self.core.dispatcher.batches;
+        batches
+            .has(topic)
+            .then(|| batches.set.find(topic, queue_id))?
+    }
+
     /// Appends to the message's queue, again if its topic was deleted between the two.
     fn append_to<T>(
         &self,
@@ -566,6 +594,7 @@ impl<I: Io> Core<I> {
             return Ok(self.checkpoint.flush()?);
         }
         let queues = self.dispatcher.queues.set().flush(FlushPolicy::All);
+        let queues = queues.and_then(|_| self.dispatcher.batches.set.flush());
         self.note(health::QUEUE_SYNC, &queues);
         if queues.is_ok() {
             self.checkpoint.advance_logics(now.store_ms);

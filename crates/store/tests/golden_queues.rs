@@ -1,4 +1,4 @@
-//! Consume queues and their extensions of real stores: built from the log
+//! Consume queues, their extensions and batch consume queues of real stores: built from the log
 //! they have the bytes that a Java broker wrote, and those that it wrote are served as they are.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 use golden::GoldenSet;
 use message::{Parsed, RecordView};
-use store::{GetLimits, GetStatus, MessageStore, TagFilter};
+use store::{AllMessages, Boundary, GetLimits, GetStatus, MessageStore, TagFilter};
 
-const DIRS: [&str; 2] = ["consumequeue", "consumequeue_ext"];
+const DIRS: [&str; 3] = ["consumequeue", "consumequeue_ext", "batchconsumequeue"];
 
 /// The derived queue files below a store, without the zeros at the end of each.
 fn queue_files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -56,14 +56,16 @@ fn rebuilt(set: &GoldenSet) -> [BTreeMap<PathBuf, Vec<u8>>; 2] {
     }
     set.remove("checkpoint");
     set.write("abort", b"1");
-    let (store, report) = answers::open(set);
+    let mut options = answers::options(set);
+    options.batch_topics = ["GoldBcq".to_owned()].into();
+    let (store, report) = MessageStore::open(options).unwrap();
     assert_eq!(report.rebuilt_queues, [], "{report}");
     store.close().unwrap();
     [java, queue_files(&set.store_dir())]
 }
 
 #[test]
-fn queues_and_light_queues_are_built_as_java_built_them() {
+fn queues_light_queues_and_batch_queues_are_built_as_java_built_them() {
     for name in ["clean", "special"] {
         let [java, ours] = rebuilt(&GoldenSet::unpack(name));
         let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
@@ -156,4 +158,75 @@ fn an_extension_that_is_gone_is_done_without() {
     let (store, _) = MessageStore::open(options).unwrap();
     answers::check_served(&store, &set.served());
     store.close().unwrap();
+}
+
+/// What Java serves of the batch topic, by the message; and where a search for a time leads.
+fn check_batches(store: &MessageStore, set: &GoldenSet) {
+    let limits = GetLimits {
+        count_max: 1,
+        bytes_max: 1 << 20,
+    };
+    let mut count = 0;
+    for served in set.served() {
+        if served["topic"] != "GoldBcq" {
+            continue;
+        }
+        let queue_id = served["queueId"].as_i64().unwrap() as i32;
+        let offset = served["queueOffset"].as_i64().unwrap();
+        let got = store
+            .get("GoldBcq", queue_id, offset, &limits, &AllMessages)
+            .unwrap();
+        assert_eq!(got.status, GetStatus::Found);
+        let view = got.messages.records().next().unwrap();
+        assert_eq!(
+            Some(view.physical_offset()),
+            served["commitLogOffset"].as_i64()
+        );
+        let place = (offset - view.queue_offset()) as usize;
+        let (body, message_count) = match view.inner_batch() {
+            Some(batch) => {
+                let messages: Vec<_> = batch.iter().map(Result::unwrap).collect();
+                (messages[place].body, messages.len())
+            }
+            None => (view.body(), 1),
+        };
+        assert_eq!(got.next_offset, view.queue_offset() + message_count as i64);
+        assert_eq!(Some(body.len() as u64), served["bodyLen"].as_u64());
+        let time = store.store_time_at("GoldBcq", queue_id, offset).unwrap();
+        assert_eq!(time, served["storeTimestamp"].as_i64());
+        count += 1;
+    }
+    assert_eq!(count, 43);
+    let manifest = set.manifest();
+    for (queue_id, queue) in manifest["topics"]["GoldBcq"]["queues"].as_object().unwrap() {
+        let id: i32 = queue_id.parse().unwrap();
+        assert_eq!(store.min_offset("GoldBcq", id), queue["min"].as_i64());
+        assert_eq!(store.max_offset("GoldBcq", id), queue["max"].as_i64());
+        for search in queue["searchOffset"].as_array().unwrap() {
+            let at = search["timestamp"].as_i64().unwrap();
+            for (boundary, name) in [(Boundary::Lower, "lower"), (Boundary::Upper, "upper")] {
+                let found = store.offset_by_time("GoldBcq", id, at, boundary).unwrap();
+                assert_eq!(Some(found), search[name].as_i64(), "{queue_id} {name} {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_are_served_as_java_serves_them() {
+    let set = GoldenSet::unpack("special");
+    let (store, report) = answers::open(&set);
+    assert_eq!(report.rebuilt_queues, [], "{report}");
+    check_batches(&store, &set);
+    store.close().unwrap();
+    drop(store);
+    // The same from queues that are built again.
+    set.remove("batchconsumequeue/GoldBcq/0");
+    let (store, _) = answers::open(&set);
+    check_batches(&store, &set);
+    store.close().unwrap();
+    drop(store);
+    let (store, report) = answers::open(&set);
+    assert_eq!(report.rebuilt_queues, [], "{report}");
+    check_batches(&store, &set);
 }

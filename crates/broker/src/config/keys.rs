@@ -227,6 +227,11 @@ const USED: &[Key] = &[
         store.queue_extension_segment_len,
         number(32, i32::MAX as i64)
     ),
+    key!(
+        "mapperFileSizeBatchConsumeQueue",
+        store.batch_queue_segment_len,
+        number(46, i32::MAX as i64)
+    ),
     key!("enableConsumeQueueExt", store.queue_extensions, flag),
     key!("enableMultiDispatch", store.multi_dispatch, flag),
     key!(
@@ -534,7 +539,7 @@ litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity loadBalancePollNam
 loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
 logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
 logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog
-mappedFileSwapEnable mapperFileSizeBatchConsumeQueue maxAsyncPutMessageRequests
+mappedFileSwapEnable maxAsyncPutMessageRequests
 maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
 maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize
 maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles maxSlaveResendLength

@@ -182,6 +182,8 @@ pub struct StoreConfig {
     pub consume_queue_segment_len: u64,
     /// `mappedFileSizeConsumeQueueExt`: part of the format.
     pub queue_extension_segment_len: u64,
+    /// `mapperFileSizeBatchConsumeQueue`: part of the format, a multiple of 46 bytes.
+    pub batch_queue_segment_len: u64,
     /// `enableConsumeQueueExt`: new entries get units of extended consume queues. Those that are
     /// there are read either way.
     pub queue_extensions: bool,
@@ -440,6 +442,7 @@ impl Default for StoreConfig {
             commit_log_segment_len: 1 << 30,
             consume_queue_segment_len: 6_000_000,
             queue_extension_segment_len: 48 * 1024 * 1024,
+            batch_queue_segment_len: 13_800_000,
             queue_extensions: false,
             multi_dispatch: false,
             index_slot_count: 5_000_000,

@@ -2,11 +2,14 @@
 //!
 //! RocketMQ 5.3.3 `TopicConfigManager`, `TopicValidator`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use message::names::topic as names;
+use mmap_core::{Io, OsIo};
 use remoting::body::{DataVersion, TopicConfig, TopicConfigSerializeWrapper};
+use remoting::json;
 use thiserror::Error;
 
 use super::table::{Change, Record, Table};
@@ -26,6 +29,8 @@ pub mod perm {
 
 /// The topic whose settings auto-created topics take.
 pub const TEMPLATE: &str = "TBW102";
+/// A table larger than this is not looked into for batch topics.
+const TABLE_LEN_MAX: u64 = 256 << 20;
 /// Longest topic name, in bytes; retry and dead-letter topics may be longer.
 const NAME_LEN_MAX: usize = 127;
 /// Longest name of a retry or dead-letter topic, in bytes.
@@ -47,6 +52,27 @@ impl Record for TopicConfig {
     fn parts(file: Self::File) -> (DataVersion, BTreeMap<String, Self>) {
         (file.data_version, file.topic_config_table)
     }
+}
+
+/// The topics of a store that have batch consume queues (attribute `queue.type`), by the table as it
+/// lies there. The store must know them before it dispatches anything; the table itself is loaded,
+/// and what is wrong with it said, once the store is open.
+#[must_use]
+pub fn batch_topics(store_root: &Path) -> BTreeSet<String> {
+    let read = |name: &str| -> Option<TopicConfigSerializeWrapper> {
+        let path = store_root.join("config").join(name);
+        let text = OsIo.read(&path, TABLE_LEN_MAX).ok()?;
+        json::decode(&text).ok()
+    };
+    let table = read("topics.json").or_else(|| read("topics.json.bak"));
+    let topics = table.unwrap_or_default().topic_config_table.into_iter();
+    topics
+        .filter(|(_, topic)| {
+            let queue_type = topic.attributes.get("queue.type");
+            queue_type.is_some_and(|value| value == "BatchCQ")
+        })
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// A topic with as many queues to read as to write.

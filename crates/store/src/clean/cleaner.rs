@@ -206,8 +206,9 @@ impl Cleaner {
             return Ok(());
         }
         let queues = store.dispatcher.queues.set().trim(log_min)?;
-        cleaned.queue_file_count = queues.segment_count;
-        cleaned.bytes += queues.len;
+        let batches = store.dispatcher.batches.set.trim(log_min)?;
+        cleaned.queue_file_count = queues.segment_count + batches.segment_count;
+        cleaned.bytes += queues.len + batches.len;
         if let Some(index) = &store.dispatcher.index {
             let index = index.trim(log_min)?;
             cleaned.index_file_count = index.file_count as u64;

@@ -9,7 +9,6 @@ use consumequeue::{ENTRY_LEN, Entry};
 use message::RecordView;
 use mmap_core::Io;
 
-use super::batch::BatchEntry;
 use super::error::OfflineError;
 use super::files::{SegmentDir, StoreDirs};
 use super::inspect::{index_chain, index_files};
@@ -19,6 +18,7 @@ use super::shape::Shape;
 use crate::options::StoreOptions;
 use crate::place::index_in;
 use crate::progress::{Progress, Step};
+use consumequeue::BatchEntry;
 
 /// Bytes of the log read at a time when the messages of a queue are looked up: they lie apart.
 const LOOK_UP_LEN: usize = 64 << 10;

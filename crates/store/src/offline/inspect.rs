@@ -12,13 +12,13 @@ use message::{Parsed, RecordError, RecordView};
 use mmap_core::{Access, FileKind, Io, IoFile};
 use segment_queue::parse_segment_name;
 
-use super::batch::{BATCH_ENTRY_LEN, BatchEntry};
 use super::error::OfflineError;
 use super::files::{SegmentDir, StoreDirs, list_or_nothing};
 use super::queue_files::EntryReader;
 use super::shape::Shape;
 use crate::checkpoint::CHECKPOINT_FILE;
 use crate::options::StoreOptions;
+use consumequeue::{BATCH_ENTRY_LEN, BatchEntry};
 
 /// Bytes of a record that are read at most.
 const RECORD_LEN_MAX: u64 = 1 << 30;

@@ -26,7 +26,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod batch;
 mod error;
 mod export;
 mod facts;
@@ -39,7 +38,7 @@ mod rebuild;
 mod shape;
 mod verify;
 
-pub use batch::{BATCH_ENTRY_LEN, BatchEntry};
+pub use consumequeue::{BATCH_ENTRY_LEN, BatchEntry};
 pub use error::OfflineError;
 pub use export::{ExportRange, ExportReport, ExportSource, Take, export};
 pub use files::StoreDirs;

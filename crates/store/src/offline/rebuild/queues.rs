@@ -12,7 +12,6 @@ use message::names::topic;
 use mmap_core::{Access, Io, IoError, IoFile};
 use segment_queue::segment_name;
 
-use super::super::batch::BatchEntry;
 use super::super::facts::RecordFacts;
 use super::super::files::{StoreDirs, list_or_nothing};
 use super::super::inspect::UNIT_LEN_MIN;
@@ -23,6 +22,7 @@ use crate::options::StoreOptions;
 use crate::progress::{Progress, Step};
 use crate::queue_marks::MarksFile;
 use crate::redispatch::QueueKey;
+use consumequeue::BatchEntry;
 
 /// Bytes that are gathered for one directory.
 const GATHERED_LEN_MAX: usize = 32 << 10;

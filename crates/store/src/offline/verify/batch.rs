@@ -4,10 +4,10 @@
 use mmap_core::{Io, IoError};
 
 use super::Check;
-use crate::offline::batch::{BATCH_ENTRY_LEN, BatchEntry};
 use crate::offline::facts::RecordFacts;
 use crate::offline::finding::{Finding, FindingKind, Part, Severity};
 use crate::offline::queue_files::EntryReader;
+use consumequeue::{BATCH_ENTRY_LEN, BatchEntry};
 
 /// Entries looked at to find a record's: one that is damaged must not hide those behind it.
 const LOOK_AHEAD: u64 = 64;

@@ -6,12 +6,12 @@ use mmap_core::{Io, IoError};
 use super::batch::BatchCursor;
 use super::queue::{Entries, Queue, Queues};
 use super::{Check, queue_place};
-use crate::offline::batch::{BATCH_ENTRY_LEN, BatchEntry};
 use crate::offline::error::OfflineError;
 use crate::offline::files::SegmentDir;
 use crate::offline::finding::{Finding, FindingKind, Part, Severity};
 use crate::offline::log::{LogReader, Look};
 use crate::offline::queue_files::EntryReader;
+use consumequeue::{BATCH_ENTRY_LEN, BatchEntry};
 
 /// An entry of either kind, for what is asked of both.
 #[derive(Debug, Clone, Copy)]

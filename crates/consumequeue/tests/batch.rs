@@ -1,0 +1,194 @@
+//! A batch queue against a plain list, under any order of operations and after any crash; files of
+//! five entries.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use std::path::Path;
+
+use consumequeue::{BATCH_ENTRY_LEN, BatchEntry, BatchQueue, OpenPolicy, PutOutcome};
+use mmap_core::{CrashStyle, Io, SimIo};
+use proptest::prelude::*;
+
+const FILE_LEN: u64 = 5 * BATCH_ENTRY_LEN as u64;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        count: i16,
+        size: i32,
+    },
+    PutAgain,
+    Flush,
+    WriteBack,
+    /// Cuts this many records off.
+    Truncate {
+        count: usize,
+    },
+    /// Lets this many records expire.
+    Trim {
+        count: usize,
+    },
+    Reopen,
+    Crash {
+        style: CrashStyle,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let style = prop_oneof![
+        Just(CrashStyle::KillProcess),
+        Just(CrashStyle::LoseUnsynced),
+        Just(CrashStyle::Tear),
+    ];
+    prop_oneof![
+        8 => (1..20i16, 1..200i32).prop_map(|(count, size)| Step::Put { count, size }),
+        1 => Just(Step::PutAgain),
+        2 => Just(Step::Flush),
+        1 => Just(Step::WriteBack),
+        1 => (1..4usize).prop_map(|count| Step::Truncate { count }),
+        1 => (1..8usize).prop_map(|count| Step::Trim { count }),
+        1 => Just(Step::Reopen),
+        1 => style.prop_map(|style| Step::Crash { style }),
+    ]
+}
+
+struct Pair {
+    io: SimIo,
+    queue: BatchQueue<SimIo>,
+    /// The records that the log holds.
+    live: Vec<BatchEntry>,
+    max_index: i64,
+    log_min: i64,
+    log_end: i64,
+    /// Records below this offset have durable entries.
+    flushed: i64,
+}
+
+fn open(io: &SimIo, policy: OpenPolicy) -> BatchQueue<SimIo> {
+    BatchQueue::open(io.clone(), Path::new("/bcq/T/0"), FILE_LEN, policy).unwrap()
+}
+
+impl Pair {
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Put { count, size } => {
+                let entry = BatchEntry {
+                    physical_offset: self.log_end + 3,
+                    size,
+                    tags_code: i64::from(count),
+                    store_timestamp_ms: self.log_end,
+                    base: self.max_index,
+                    count,
+                };
+                assert_eq!(self.queue.put(entry).unwrap(), PutOutcome::Appended);
+                self.live.push(entry);
+                self.max_index = entry.next();
+                self.log_end = entry.physical_end();
+            }
+            Step::PutAgain => {
+                if let Some(last) = self.live.last() {
+                    assert_eq!(self.queue.put(*last).unwrap(), PutOutcome::AlreadyBuilt);
+                }
+            }
+            Step::Flush => {
+                self.queue.flush().unwrap();
+                self.flushed = self.log_end;
+            }
+            Step::WriteBack => self.io.writeback(),
+            Step::Truncate { count } => {
+                // Never the last live record: what lies before it may be gone.
+                let kept = self.live.len().saturating_sub(count).max(1);
+                self.live.truncate(kept);
+                if let Some(last) = self.live.last() {
+                    self.max_index = last.next();
+                    self.log_end = last.physical_end();
+                    self.flushed = self.flushed.min(self.log_end);
+                    let (min, end) = (self.log_min as u64, self.log_end as u64);
+                    self.queue.recover(min, end).unwrap();
+                }
+            }
+            Step::Trim { count } => {
+                let gone = count.min(self.live.len().saturating_sub(1));
+                self.live.drain(..gone);
+                self.log_min = self.live.first().map_or(0, |first| first.physical_offset);
+                self.queue.trim(self.log_min as u64).unwrap();
+            }
+            Step::Reopen => {
+                self.queue.flush().unwrap();
+                self.flushed = self.log_end;
+                self.queue = open(&self.io, OpenPolicy::Clean);
+                assert!(!self.queue.was_damaged());
+                self.recover();
+            }
+            Step::Crash { style } => {
+                self.io = self.io.crash(style);
+                self.queue = open(&self.io, OpenPolicy::Unclean);
+                self.recover();
+                let is_durable = |entry: &&BatchEntry| entry.physical_end() <= self.flushed;
+                let durable = self.live.iter().rfind(is_durable);
+                let last = self.queue.last().map_or(-1, |last| last.physical_offset);
+                assert!(durable.is_none_or(|durable| durable.physical_offset <= last));
+                // What is not there is put again, as recovery does.
+                let live = self.live.clone();
+                for entry in live.iter().filter(|entry| entry.physical_offset > last) {
+                    assert_eq!(self.queue.put(*entry).unwrap(), PutOutcome::Appended);
+                }
+                // Zeros in files before the last three are found by comparing with the log.
+                if !self.is_as_expected() {
+                    self.queue.clear().unwrap();
+                    for entry in &live {
+                        self.queue.put(*entry).unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    fn recover(&self) {
+        let (min, end) = (self.log_min as u64, self.log_end as u64);
+        self.queue.recover(min, end).unwrap();
+    }
+
+    fn is_as_expected(&self) -> bool {
+        self.queue.entries(self.queue.min_index(), 1000).unwrap() == self.live
+    }
+
+    fn check(&self) {
+        assert_eq!(self.queue.max_index(), self.max_index);
+        if self.live.is_empty() {
+            return;
+        }
+        assert_eq!(self.queue.min_index(), self.live[0].base);
+        assert!(self.is_as_expected());
+        for entry in &self.live {
+            for index in [entry.base, entry.next() - 1] {
+                let found = self.queue.entries(index, 1).unwrap();
+                assert_eq!(found, [*entry], "message {index}");
+            }
+        }
+        assert_eq!(self.queue.entries(self.max_index, 1).unwrap(), []);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_batch_queue_is_a_list(steps in prop::collection::vec(step(), 1..60)) {
+        let io = SimIo::new(9);
+        io.create_dir_all(Path::new("/bcq")).unwrap();
+        let queue = open(&io, OpenPolicy::Clean);
+        let mut pair = Pair {
+            io,
+            queue,
+            live: Vec::new(),
+            max_index: 0,
+            log_min: 0,
+            log_end: 0,
+            flushed: 0,
+        };
+        for step in &steps {
+            pair.apply(step);
+            pair.check();
+        }
+    }
+}

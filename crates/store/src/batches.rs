@@ -1,0 +1,77 @@
+//! Topics with batch consume queues: which they are, and what a record leaves in their queues.
+//!
+//! Records of such topics are kept, indexed and served; none is written.
+
+use std::collections::BTreeSet;
+
+use consumequeue::{BatchEntry, BatchQueueSet, PutOutcome};
+use message::{DispatchFields, RecordView};
+use mmap_core::Io;
+
+use crate::error::DispatchError;
+
+/// The batch queues, and the topics that have them.
+#[derive(Debug)]
+pub(crate) struct Batches<I: Io> {
+    pub(crate) set: BatchQueueSet<I>,
+    topics: BTreeSet<String>,
+}
+
+impl<I: Io> Batches<I> {
+    /// Topics that are known to have batch queues, by their attributes or by files that are there:
+    /// a Java broker refuses to start where such a topic has simple ones.
+    pub(crate) fn new(set: BatchQueueSet<I>, mut topics: BTreeSet<String>) -> Self {
+        topics.extend(set.topics());
+        Self { set, topics }
+    }
+
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        !self.topics.is_empty() && self.topics.contains(topic)
+    }
+
+    /// Puts a record of such a topic into its queue.
+    pub(crate) fn put(
+        &self,
+        view: &RecordView<'_>,
+        fields: &DispatchFields<'_>,
+        tags_code: i64,
+    ) -> Result<Option<PutOutcome>, DispatchError> {
+        let Some(entry) = entry_of(view, fields, tags_code) else {
+            return Ok(None);
+        };
+        let queue = self.set.find_or_create(view.topic(), view.queue_id())?;
+        match queue.put(entry)? {
+            // The topic was deleted and created again: its queues begin anew.
+            PutOutcome::Occupied { .. } if entry.base == 0 => {
+                queue.clear()?;
+                Ok(Some(queue.put(entry)?))
+            }
+            outcome => Ok(Some(outcome)),
+        }
+    }
+}
+
+/// The entry of a record; `None` for one that has no place in a queue, or whose count of messages
+/// is none.
+pub(crate) fn entry_of(
+    view: &RecordView<'_>,
+    fields: &DispatchFields<'_>,
+    tags_code: i64,
+) -> Option<BatchEntry> {
+    if !view.sys_flag().transaction().takes_queue_offset() {
+        return None;
+    }
+    let (base, count) = match (fields.inner_base, fields.inner_count) {
+        (Some(base), Some(count)) => (base.parse().ok()?, count.parse().ok()?),
+        _ => (view.queue_offset(), 1),
+    };
+    let entry = BatchEntry {
+        physical_offset: view.physical_offset(),
+        size: i32::try_from(view.total_size()).ok()?,
+        tags_code,
+        store_timestamp_ms: view.store_timestamp_ms(),
+        base,
+        count,
+    };
+    entry.is_used().then_some(entry)
+}
