@@ -2,23 +2,26 @@
 //!
 //! RocketMQ 5.3.3's own store, from its published artifacts, writes messages and is closed or
 //! dies; its files are damaged, or not; then it and ours open copies of the same directory. What
-//! each of them acknowledged, and what it serves in the end, gives a row of a table. The run
-//! fails if ours loses anything, and if Java's does not lose what the table says it loses.
+//! each of them acknowledged, and what it serves in the end, gives a row of a table. In further
+//! rows each writes on a disk that forgets what was not synced. The run fails if ours loses
+//! anything, and if Java's does not lose what the table says it loses.
 
 mod golden;
 mod ours;
+mod power;
 mod scenario;
 mod script;
 mod verdict;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use super::{fusefs, namespace, run_apart};
 use crate::interop::java;
 use crate::process::{Guarded, tail};
 use crate::test::{Options, Suite};
@@ -38,6 +41,9 @@ pub struct Arguments {
     /// Keeps the stores and prints where they are.
     #[arg(long)]
     keep: bool,
+    /// Takes our store through a file of steps: what the suite starts as a process of its own.
+    #[arg(long, hide = true, value_name = "FILE")]
+    steps: Option<PathBuf>,
 }
 
 /// The suite of `cargo xtask test`.
@@ -48,13 +54,16 @@ pub fn suite() -> Suite {
         budget: Duration::from_secs(90),
         needs: &["java", "mvn"],
         run: |options: &Options| {
-            run(&Arguments {
-                only: options.only.clone(),
-                keep: options.keep,
-            })
+            let mut arguments = vec!["java"];
+            arguments.extend(options.only.iter().flat_map(|only| ["--only", only]));
+            arguments.extend(options.keep.then_some("--keep"));
+            run_apart(&arguments, SUITE_LIMIT)
         },
     }
 }
+
+/// A suite that takes this long hangs.
+const SUITE_LIMIT: Duration = Duration::from_secs(400);
 
 /// One line of the table.
 struct Row {
@@ -98,6 +107,14 @@ impl Verdicts {
 
 /// Runs the scenarios and prints the table.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(file) = &arguments.steps {
+        return power::take_steps(file);
+    }
+    let missing = fusefs::missing();
+    match &missing {
+        Some(why) => println!("!! {why}: the rows with power cuts are left out"),
+        None => namespace::enter()?,
+    }
     let work = tempfile::Builder::new().prefix("foliomq-java-").tempdir()?;
     let chosen = |name: &str| {
         arguments
@@ -115,16 +132,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .filter(|(name, _)| chosen(name))
         .collect();
     rows.extend(damages(work.path(), &variants)?);
+    let power_rows = match missing {
+        Some(_) => Vec::new(),
+        None => power::rows(work.path(), &chosen)?,
+    };
     if arguments.keep {
         println!("   kept: {}", work.keep().display());
     }
     print(&rows);
+    power::print(&power_rows);
     let faults: Vec<_> = rows
         .iter()
         .filter_map(|row| Some(format!("{}: {}", row.name, row.fault.as_ref()?)))
+        .chain(power_rows.iter().filter_map(power::Row::fault))
         .collect();
     ensure!(faults.is_empty(), "{}", faults.join("; "));
-    ensure!(!rows.is_empty(), "no scenario has such a name");
+    ensure!(
+        rows.len() + power_rows.len() > 0,
+        "no scenario has such a name"
+    );
     Ok(())
 }
 
@@ -302,7 +328,7 @@ fn lookups(run: &Run) -> Vec<Step> {
         keys.map(|key| (message.topic.clone(), key.clone()))
     });
     let put = run.parts.iter().flatten().filter_map(|step| match step {
-        Step::Put { topic, key, .. } => Some(((*topic).to_owned(), key.clone())),
+        Step::Put { topic, key, .. } => Some((topic.clone(), key.clone())),
         _ => None,
     });
     let mut keys: Vec<_> = written.chain(put).collect();
@@ -415,6 +441,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// The table, as docs/durability.md has it.
 fn print(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
     println!(
         "\n| scenario | what happens | Java 5.3.3 | FolioMQ | Java on what FolioMQ recovered |"
     );

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use message::Message;
-use store::{AllMessages, GetLimits, IndexOptions, KeyQuery, MessageStore, StoreOptions};
+use store::{
+    AllMessages, FlushMode, GetLimits, IndexOptions, KeyQuery, MessageStore, StoreOptions,
+};
 
 use super::script::{self, Answer, Found, Place, Put, Served, Step, body};
 use crate::process::poll;
@@ -25,6 +27,7 @@ pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
         }
     };
     let mut answers = vec![Answer::Open { started: true }];
+    let mut refusals = Vec::new();
     for step in steps {
         match step {
             Step::Put {
@@ -32,7 +35,11 @@ pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
                 queue_id,
                 key,
                 body_len,
-            } => answers.push(put(&store, topic, *queue_id, key, *body_len)),
+            } => {
+                let (put, refusal) = put(&store, topic, *queue_id, key, *body_len);
+                answers.push(Answer::Put(put));
+                refusals.extend(refusal);
+            }
             Step::Dump => dump(&store, &mut answers)?,
             Step::Find { topic, key } => answers.push(find(&store, topic, key)?),
             Step::Pause => std::thread::sleep(script::PAUSE),
@@ -42,7 +49,14 @@ pub(super) fn run(place: &Place, steps: &[Step]) -> Result<Vec<Answer>> {
             Step::Close => store.close()?,
         }
     }
-    if steps.last() != Some(&Step::Close) {
+    if let Some(first) = refusals.first() {
+        println!(
+            "       {} puts are refused, the first: {first}",
+            refusals.len()
+        );
+    }
+    // In sync mode every acknowledged message is where it has to be.
+    if steps.last() != Some(&Step::Close) && !place.shape.is_sync {
         await_dispatch(&store)?;
     }
     Ok(answers)
@@ -54,6 +68,9 @@ fn options(place: &Place) -> StoreOptions {
     options.queue_file_len = place.shape.queue_file_len;
     options.extension_file_len = script::EXTENSION_FILE_LEN;
     options.writes_extensions = place.shape.is_extended;
+    if place.shape.is_sync {
+        options.flush = FlushMode::sync_default();
+    }
     options.index = Some(IndexOptions {
         slot_count: place.shape.slot_count,
         entry_count_max: place.shape.entry_count_max,
@@ -62,10 +79,17 @@ fn options(place: &Place) -> StoreOptions {
     options
 }
 
-fn put(store: &MessageStore, topic: &str, queue_id: i32, key: &str, body_len: usize) -> Answer {
+/// Puts a message and waits until it is as durable as promised; with why it was refused.
+fn put(
+    store: &MessageStore,
+    topic: &str,
+    queue_id: i32,
+    key: &str,
+    body_len: usize,
+) -> (Put, Option<String>) {
     let body = body(key, body_len);
     let properties = format!("KEYS\u{1}{key}\u{2}");
-    let outcome = store.put(&Message {
+    let put = store.put(&Message {
         topic,
         queue_id,
         flag: 0,
@@ -78,19 +102,22 @@ fn put(store: &MessageStore, topic: &str, queue_id: i32, key: &str, body_len: us
         body: &body,
         properties: properties.as_bytes(),
     });
-    if let Err(refusal) = &outcome {
-        println!("       {key} is refused: {refusal}");
-    }
-    let place = outcome.as_ref().ok();
-    Answer::Put(Put {
-        acknowledged: place.is_some(),
+    let outcome = put.map_err(anyhow::Error::from).and_then(|put| {
+        let place = (put.queue_offset, put.physical_offset as i64);
+        put.ticket.wait()?;
+        Ok(place)
+    });
+    let (queue_offset, offset) = outcome.as_ref().copied().unwrap_or_default();
+    let put = Put {
+        acknowledged: outcome.is_ok(),
         topic: topic.to_owned(),
         queue_id,
         key: key.to_owned(),
-        queue_offset: place.map_or(0, |put| put.queue_offset),
-        offset: place.map_or(0, |put| put.physical_offset as i64),
+        queue_offset,
+        offset,
         body_crc: message::body_crc(&body),
-    })
+    };
+    (put, outcome.err().map(|refusal| format!("{refusal:#}")))
 }
 
 fn dump(store: &MessageStore, answers: &mut Vec<Answer>) -> Result<()> {

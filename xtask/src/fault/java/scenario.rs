@@ -176,21 +176,21 @@ pub(super) fn all() -> Vec<Scenario> {
 
 fn put(queue_id: i32, number: usize, body_len: usize) -> Step {
     Step::Put {
-        topic: "Losses",
+        topic: "Losses".to_owned(),
         queue_id,
         key: format!("key{number}"),
         body_len,
     }
 }
 
-fn puts(queue_id: i32, numbers: std::ops::Range<usize>) -> Vec<Step> {
+pub(super) fn puts(queue_id: i32, numbers: std::ops::Range<usize>) -> Vec<Step> {
     numbers.map(|number| put(queue_id, number, 200)).collect()
 }
 
 /// A message whose properties are longer than a sector of the disk.
 fn long_key(number: usize) -> Step {
     Step::Put {
-        topic: "Losses",
+        topic: "Losses".to_owned(),
         queue_id: 0,
         key: format!("key{number}{}", "x".repeat(1_200)),
         body_len: 10,

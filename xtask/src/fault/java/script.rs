@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The shape of a store's files: part of the format.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 pub(super) struct Shape {
     pub(super) segment_len: u64,
     pub(super) queue_file_len: u64,
@@ -17,6 +17,8 @@ pub(super) struct Shape {
     pub(super) is_extended: bool,
     /// How often Java's store syncs all of the log and tells its checkpoint, ms.
     pub(super) sync_interval_ms: u64,
+    /// Whether a message is acknowledged only after its sync (RocketMQ: `SYNC_FLUSH`).
+    pub(super) is_sync: bool,
 }
 
 impl Shape {
@@ -28,6 +30,7 @@ impl Shape {
         entry_count_max: 400,
         is_extended: false,
         sync_interval_ms: 10_000,
+        is_sync: false,
     };
 
     /// The golden stores'.
@@ -38,6 +41,7 @@ impl Shape {
         entry_count_max: 4000,
         is_extended: true,
         sync_interval_ms: 10_000,
+        is_sync: false,
     };
 
     /// The configuration of Java's store.
@@ -48,7 +52,7 @@ impl Shape {
              mappedFileSizeCommitLog={}\nmappedFileSizeConsumeQueue={}\n\
              maxHashSlotNum={}\nmaxIndexNum={}\n\
              enableConsumeQueueExt={}\nmappedFileSizeConsumeQueueExt={}\n\
-             flushCommitLogThoroughInterval={}\n\
+             flushCommitLogThoroughInterval={}\nflushDiskType={}\n\
              haListenPort=0\ntimerWheelEnable=false\nenableCompaction=false\n\
              diskMaxUsedSpaceRatio=95\nfileReservedTime=100000\n",
             self.segment_len,
@@ -58,16 +62,20 @@ impl Shape {
             self.is_extended,
             EXTENSION_FILE_LEN,
             self.sync_interval_ms,
+            match self.is_sync {
+                true => "SYNC_FLUSH",
+                false => "ASYNC_FLUSH",
+            },
         )
     }
 }
 
 /// One thing that is done to an open store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum Step {
     /// A message is put, and everything is dispatched before the store is left.
     Put {
-        topic: &'static str,
+        topic: String,
         queue_id: i32,
         /// Its key, which its body repeats.
         key: String,
@@ -92,7 +100,7 @@ pub(super) const EXTENSION_FILE_LEN: u64 = 1 << 20;
 pub(super) const PAUSE: Duration = Duration::from_millis(3_500);
 
 /// One answer of a store.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "step", rename_all = "lowercase")]
 pub(super) enum Answer {
     Open { started: bool },
@@ -102,7 +110,7 @@ pub(super) enum Answer {
 }
 
 /// How a put ended.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Put {
     pub(super) acknowledged: bool,
@@ -117,7 +125,7 @@ pub(super) struct Put {
 }
 
 /// A message as a consumer gets it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Served {
     pub(super) topic: String,
@@ -131,7 +139,7 @@ pub(super) struct Served {
 }
 
 /// The log offsets that the index has for a key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub(super) struct Found {
     pub(super) topic: String,
     pub(super) key: String,
@@ -180,7 +188,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<(String, Answer)>> {
 }
 
 /// A store of a scenario: its directory and its shape.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) dir: PathBuf,

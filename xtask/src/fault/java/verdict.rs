@@ -130,6 +130,14 @@ impl Verdict {
 }
 
 impl Verdict {
+    /// The verdict without the messages that nobody expected.
+    pub(super) fn without_returned(self) -> Self {
+        Self {
+            returned: 0,
+            ..self
+        }
+    }
+
     /// The verdict without the keys: Java's store drops some when it recovers from a kill.
     pub(super) fn without_keys(self) -> Self {
         Self {
