@@ -51,7 +51,7 @@ pub fn suite() -> Suite {
     Suite {
         name: "java-losses",
         about: "RocketMQ's store and ours on the same damage: what each of them loses",
-        budget: Duration::from_secs(90),
+        budget: Duration::from_secs(100),
         needs: &["java", "mvn"],
         run: |options: &Options| {
             let mut arguments = vec!["java"];
