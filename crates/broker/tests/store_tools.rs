@@ -158,6 +158,24 @@ fn tables_are_compared_with_the_queues() {
 }
 
 #[test]
+fn a_configuration_of_other_sizes_is_named() {
+    let set = GoldenSet::unpack("clean");
+    let own = set.broker_conf();
+    let own = own.to_str().unwrap();
+    assert_eq!(json_of(&set, &["verify", "-c", own]).code, 0);
+    let text = std::fs::read_to_string(own).unwrap();
+    let other = text.replace("maxIndexNum=4000", "maxIndexNum=5000");
+    std::fs::write(own, other).unwrap();
+    let ended = json_of(&set, &["verify", "-c", own]);
+    assert_eq!(ended.code, 1);
+    let detail = ended.json()[0]["detail"].to_string();
+    assert!(
+        detail.contains("maxIndexNum is 5000, the files have 4000"),
+        "{detail}"
+    );
+}
+
+#[test]
 fn what_cannot_be_done_is_told_from_what_is_different() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().to_str().unwrap();
@@ -254,7 +272,11 @@ fn entries_slots_and_checkpoint_are_shown() {
 
     let checkpoint = json_of(&set, &["inspect", "checkpoint"]).json();
     assert!(checkpoint[0]["physicMsgTimestamp"].as_i64() > Some(0));
+    let offsets = json_of(&set, &["inspect", "config", "consumerOffset.json"]).json();
+    assert!(offsets[0]["offsetTable"].is_object());
+    assert_eq!(json_of(&set, &["inspect", "config", "none.json"]).code, 2);
     let whole = json_of(&set, &["inspect", "store"]).json();
+    assert!(whole[0]["state"].is_null());
     assert_eq!(whole[0]["closed"], false);
     assert_eq!(whole[0]["logFiles"].as_array().unwrap().len(), 12);
 

@@ -114,6 +114,14 @@ pub enum InspectCommand {
         #[command(flatten)]
         store: StoreFlags,
     },
+    /// A table under config/, as standard JSON.
+    Config {
+        /// Its file name, such as topics.json.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreFlags,
+    },
     /// Sizes, lock, queues, tables, and what is our own.
     Store {
         /// Where the store is.

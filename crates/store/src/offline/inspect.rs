@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use consumequeue::{ENTRY_LEN, Entry};
+use consumequeue::{BATCH_ENTRY_LEN, BatchEntry, ENTRY_LEN, Entry};
 use indexfile::{
     ENTRY_LEN as INDEX_ENTRY_LEN, FIRST_ENTRY, HEADER_LEN, IndexEntry, IndexHeader, IndexLayout,
     SLOT_LEN, is_index_name, key_hash,
@@ -14,11 +14,12 @@ use segment_queue::parse_segment_name;
 
 use super::error::OfflineError;
 use super::files::{SegmentDir, StoreDirs, list_or_nothing};
+use super::log::LogReader;
 use super::queue_files::EntryReader;
 use super::shape::Shape;
 use crate::checkpoint::CHECKPOINT_FILE;
 use crate::options::StoreOptions;
-use consumequeue::{BATCH_ENTRY_LEN, BatchEntry};
+use crate::state::{Anchor, StateFile};
 
 /// Bytes of a record that are read at most.
 const RECORD_LEN_MAX: u64 = 1 << 30;
@@ -94,6 +95,23 @@ pub struct CheckpointFields {
     pub master_flushed_offset: i64,
     /// `confirmPhyOffset`.
     pub confirm_offset: i64,
+}
+
+/// What the store remembers of itself: `foliomq/state`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnState {
+    /// The run of the machine that it was written in.
+    pub boot_id: String,
+    /// Length of a segment of the log.
+    pub segment_len: u64,
+    /// Everything below this log offset is synced.
+    pub flushed: u64,
+    /// Everything below this log offset has synced entries in queues and index.
+    pub derived: u64,
+    /// Log offset, length and store time (ms) of the record that ties it to the log.
+    pub anchor: Option<(u64, u32, i64)>,
+    /// Whether that record stands there: otherwise nothing of this counts.
+    pub is_anchored: bool,
 }
 
 /// An index file and its header.
@@ -328,6 +346,36 @@ pub(crate) fn decode_checkpoint(bytes: &[u8]) -> CheckpointFields {
         master_flushed_offset: wide(bytes, 24),
         confirm_offset: wide(bytes, 32),
     }
+}
+
+/// Reads what the store remembers of itself; `None` when it is not there, or torn.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn own_state<I: Io>(io: &I, options: &StoreOptions) -> Result<Option<OwnState>, OfflineError> {
+    let dirs = StoreDirs::new(options);
+    let Some(state) = StateFile::read(io, &dirs.own)? else {
+        return Ok(None);
+    };
+    let shape = Shape::detect(io, options)?;
+    let log = SegmentDir::list(io, &dirs.log, shape.segment_len)?;
+    let mut log = LogReader::new(log);
+    let is_anchored = match &state.anchor {
+        Some(anchor) => log
+            .record(anchor.offset)?
+            .is_some_and(|view| Anchor::of(&view) == *anchor),
+        None => false,
+    };
+    Ok(Some(OwnState {
+        boot_id: state.boot_id,
+        segment_len: state.segment_len,
+        flushed: state.flushed,
+        derived: state.derived,
+        anchor: state
+            .anchor
+            .map(|anchor| (anchor.offset, anchor.len, anchor.store_ms)),
+        is_anchored,
+    }))
 }
 
 /// The index files, oldest first.

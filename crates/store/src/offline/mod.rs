@@ -44,9 +44,9 @@ pub use export::{ExportRange, ExportReport, ExportSource, Take, export};
 pub use files::StoreDirs;
 pub use finding::{Finding, FindingKind, Part, QueuePlace, Severity, Totals};
 pub use inspect::{
-    CheckpointFields, ExtensionUnit, IndexChainEntry, IndexFileView, QueueEntryView, RecordBytes,
-    checkpoint, extension_unit, index_chain, index_entry, index_files, index_slot, queue_entry,
-    record_at, record_in_file,
+    CheckpointFields, ExtensionUnit, IndexChainEntry, IndexFileView, OwnState, QueueEntryView,
+    RecordBytes, checkpoint, extension_unit, index_chain, index_entry, index_files, index_slot,
+    own_state, queue_entry, record_at, record_in_file,
 };
 pub use queue_files::{QueueFiles, QueueKind, queues};
 pub use rebuild::{RebuildReport, RebuildSelection, rebuild};

@@ -13,7 +13,7 @@ use remoting::json;
 use serde::de::DeserializeOwned;
 use store::StoreOptions;
 use store::offline::{
-    Finding, FindingKind, Part, QueueKind, QueuePlace, QueueSummary, Severity, StoreDirs,
+    Finding, FindingKind, Part, QueueKind, QueuePlace, QueueSummary, Severity, Shape, StoreDirs,
     VerifyReport,
 };
 
@@ -61,6 +61,58 @@ pub(super) fn check<I: Io>(io: &I, options: &StoreOptions, report: &VerifyReport
         );
     }
     check.findings
+}
+
+/// Compares the sizes that a configuration says with those that the files have.
+pub(super) fn sizes(path: &Path, options: &StoreOptions, shape: &Shape) -> Vec<Finding> {
+    let index = options.index.as_ref();
+    let pairs = [
+        (
+            "mappedFileSizeCommitLog",
+            options.segment_len,
+            shape.segment_len,
+        ),
+        (
+            "mappedFileSizeConsumeQueue",
+            // RocketMQ rounds it up to whole entries.
+            options.queue_file_len.next_multiple_of(20),
+            shape.queue_file_len,
+        ),
+        (
+            "mappedFileSizeConsumeQueueExt",
+            options.extension_file_len,
+            shape.extension_file_len,
+        ),
+        (
+            "maxHashSlotNum",
+            index
+                .map_or(shape.index_slot_count, |index| index.slot_count)
+                .into(),
+            shape.index_slot_count.into(),
+        ),
+        (
+            "maxIndexNum",
+            index
+                .map_or(shape.index_entry_count_max, |index| index.entry_count_max)
+                .into(),
+            shape.index_entry_count_max.into(),
+        ),
+    ];
+    let differ = pairs.into_iter().filter(|(_, says, is)| says != is);
+    differ
+        .map(|(name, says, is)| Finding {
+            severity: Severity::Error,
+            kind: FindingKind::FileLength,
+            part: Part::Config,
+            path: path.to_owned(),
+            position: 0,
+            len: 0,
+            count: 1,
+            log_offset: None,
+            queue: None,
+            detail: format!("{name} is {says}, the files have {is}: no broker starts so"),
+        })
+        .collect()
 }
 
 /// Topics that are to have batch queues, as far as the table can be read.

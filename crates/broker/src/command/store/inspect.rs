@@ -14,6 +14,11 @@ use store::{ABORT_FILE, IndexLayout, LOCK_FILE, StoreOptions};
 use super::{CLEAN, json, options, time_text, write_line};
 use crate::cli::store::{InspectCommand, InspectFlags, Output, StoreFlags};
 
+/// Longest table that is read, in bytes.
+const TABLE_LEN_MAX: u64 = 512 * 1024 * 1024;
+/// Most memory that a table may take while it is read, in bytes.
+const TABLE_MEMORY_LEN_MAX: usize = 4 << 30;
+
 /// Prints what stands at a place.
 pub(super) fn run(flags: &InspectFlags) -> Result<u8> {
     match (&flags.what, &flags.record) {
@@ -52,6 +57,7 @@ fn other(what: &InspectCommand) -> Result<()> {
             index(file.as_deref(), &wanted, store)
         }
         InspectCommand::Checkpoint { store } => checkpoint(store),
+        InspectCommand::Config { name, store } => config(name, store),
         InspectCommand::Store { store } => whole(store),
     }
 }
@@ -396,6 +402,24 @@ fn checkpoint(flags: &StoreFlags) -> Result<()> {
     })
 }
 
+/// A table, with its integer names in quotes, so that any JSON parser reads it.
+fn config(name: &str, flags: &StoreFlags) -> Result<()> {
+    let path = StoreDirs::new(&options(flags)?).config.join(name);
+    let bytes = OsIo.read(&path, TABLE_LEN_MAX)?;
+    let limits = remoting::json::Limits {
+        memory_len: TABLE_MEMORY_LEN_MAX,
+        ..remoting::json::Limits::default()
+    };
+    let value = remoting::json::read(&bytes, limits)
+        .with_context(|| format!("{}: no table", path.display()))?;
+    print(flags, &value, || {
+        // A tree of JSON can always be written.
+        let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        text.push('\n');
+        text
+    })
+}
+
 /// What there is, without reading messages.
 fn whole(flags: &StoreFlags) -> Result<()> {
     let options = options(flags)?;
@@ -418,6 +442,7 @@ fn whole(flags: &StoreFlags) -> Result<()> {
         "indexFiles": names(&dirs.index)?,
         "tables": names(&dirs.config)?,
         "own": own_files(&options)?,
+        "state": state(&options)?,
     });
     print(flags, &value, || {
         let list = |name: &str| {
@@ -442,12 +467,29 @@ fn whole(flags: &StoreFlags) -> Result<()> {
         text += &format!("  index        {}\n", list("indexFiles"));
         text += &format!("  tables       {}\n", list("tables"));
         text += &format!("  our own      {}\n", list("own"));
+        text += &format!("  state        {}\n", value["state"]);
         for queue in &queues {
             let (topic, id, kind) = (&queue.topic, queue.queue_id, queue.kind.name());
             text += &format!("  queue        {topic}/{id} {kind}\n");
         }
         text
     })
+}
+
+/// What the store remembers of itself.
+fn state(options: &StoreOptions) -> Result<Value> {
+    let Some(state) = offline::own_state(&OsIo, options)? else {
+        return Ok(Value::Null);
+    };
+    Ok(json!({
+        "bootId": state.boot_id,
+        "mappedFileSizeCommitLog": state.segment_len,
+        "flushedOffset": state.flushed,
+        "derivedOffset": state.derived,
+        "anchorOffset": state.anchor.map(|(offset, _, _)| offset),
+        "anchorStoreTimestamp": state.anchor.map(|(_, _, store_ms)| store_ms),
+        "valid": state.is_anchored,
+    }))
 }
 
 fn names(dir: &Path) -> Result<Vec<String>> {

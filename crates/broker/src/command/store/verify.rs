@@ -30,7 +30,11 @@ pub(super) fn run(flags: &VerifyFlags) -> Result<u8> {
     let verify = VerifyOptions::default();
     let report = offline::verify(&OsIo, &options, &verify, &mut print, &bar)?;
     let mut totals = report.totals;
-    for finding in config_check::check(&OsIo, &options, &report) {
+    let mut further = config_check::check(&OsIo, &options, &report);
+    if let Some(path) = &flags.store.config {
+        further.extend(config_check::sizes(path, &options, &report.shape));
+    }
+    for finding in further {
         totals.add(&finding);
         print(&finding);
     }
