@@ -30,6 +30,7 @@ final class AdminChecks {
         suite.checkAlone("mqadmin: statsAll, producerConnection, printMsg", AdminChecks::others);
         suite.checkAlone("mqadmin: resetOffsetByTime of a group that is offline", AdminChecks::resetOffset);
         suite.checkAlone("mqadmin: tables of topics and groups, consumers of a topic", AdminChecks::tables);
+        suite.checkAlone("mqadmin: cleanExpiredCQ, cleanUnusedTopic, deleteExpiredCommitLog", AdminChecks::cleaning);
         suite.checkOptional("mqadmin: consume time spans of a group", AdminChecks::timeSpans);
         suite.checkOptional("mqadmin: a client's running info, and consumption by order", AdminChecks::relayed);
     }
@@ -71,6 +72,19 @@ final class AdminChecks {
         contains(mqadmin(scope, "deleteTopic", "-c", Target.CLUSTER, "-t", topic), "delete topic [" + topic + "]");
         Expect.until("topic gone", () -> !scope.admin().fetchAllTopicList().getTopicList().contains(topic));
         Expect.that(scope.admin().examineTopicConfig(scope.target.broker(), "TBW102") != null, "other topics stay");
+    }
+
+    private static void cleaning(Scope scope) throws Exception {
+        String topic = scope.newTopic("Cleaning", 2);
+        scope.producer().send(new Message(topic, body(1)), scope.queue(topic, 1));
+        scope.awaitDispatch();
+        for (String command : List.of("cleanExpiredCQ", "cleanUnusedTopic", "deleteExpiredCommitLog")) {
+            contains(mqadmin(scope, command, "-b", scope.target.broker()), "success");
+        }
+        // Nothing is old enough.
+        var offset = scope.admin().examineTopicStats(topic).getOffsetTable().get(scope.queue(topic, 1));
+        Expect.equal(1L, offset.getMaxOffset(), "max offset");
+        Expect.equal(0L, offset.getMinOffset(), "min offset");
     }
 
     private static void groups(Scope scope) throws Exception {
