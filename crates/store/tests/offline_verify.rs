@@ -425,3 +425,26 @@ fn a_hole_that_recovery_filled_is_told_and_no_difference() {
     // The filler is a record; it is no message.
     assert_eq!(verified.log.record_count, 600);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_hides_no_other() {
+    let set = GoldenSet::unpack("clean");
+    let name = "commitlog/00000000000002097152";
+    set.remove(name);
+    // A file that answers every read below its first mapping with an I/O error.
+    let path = set.store_dir().join(name);
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    let (found, report) = verify(&StoreOptions::new(set.store_dir()));
+    let unreadable: Vec<_> = found
+        .iter()
+        .filter(|finding| finding.kind == FindingKind::Unreadable)
+        .collect();
+    assert!(report.totals.unreadable > 0, "{found:#?}");
+    assert!(unreadable.iter().any(|f| f.path == path), "{unreadable:#?}");
+    let range = 2_097_152..3_145_728;
+    let hidden = set.records();
+    let hidden = hidden
+        .iter()
+        .filter(|record| range.contains(&record["offset"].as_u64().unwrap()));
+    assert_eq!(report.log.record_count, 631 - hidden.count() as u64);
+}

@@ -13,6 +13,8 @@ use super::files::SegmentDir;
 
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
+/// What is passed over where the device does not let us read.
+const PAGE_LEN: u64 = 4096;
 /// Bytes of a record up to and including its physical offset.
 const HEAD_LEN: usize = PHYSICAL_OFFSET_POSITION + 8;
 /// Bytes of a blank record that have a meaning.
@@ -130,14 +132,28 @@ impl<I: Io> LogReader<I> {
                     None => return Ok(None),
                 }
             }
-            let Some(data) = self.files.seek_data(at)? else {
-                match self.files.next_base(at) {
-                    Some(next) => at = next,
+            let data = match self.files.seek_data(at) {
+                Ok(Some(data)) => data,
+                Ok(None) => match self.files.next_base(at) {
+                    Some(next) => {
+                        at = next;
+                        continue;
+                    }
                     None => return Ok(None),
-                }
-                continue;
+                },
+                // Reading will tell.
+                Err(_) => at,
             };
-            let read = self.files.read(data, &mut buf)?;
+            let read = match self.files.read(data, &mut buf) {
+                Ok(read) => read,
+                Err(_) => match self.read_page(data, &mut buf) {
+                    Some(read) => read,
+                    None => {
+                        at = next_page(data);
+                        continue;
+                    }
+                },
+            };
             if read == 0 {
                 // Removed since it was listed.
                 match self.files.next_base(at) {
@@ -154,10 +170,20 @@ impl<I: Io> LogReader<I> {
                 }
             }
             // The magic number of a record may lie across two chunks.
-            let overlap = if read == CHUNK_LEN { BLANK_LEN } else { 0 };
+            let overlap = if read as u64 > 2 * BLANK_LEN {
+                BLANK_LEN
+            } else {
+                0
+            };
             at = data + read as u64 - overlap;
         }
         Ok(None)
+    }
+
+    /// Reads to the end of the page at `offset`; `None` when it cannot be read.
+    fn read_page(&mut self, offset: u64, buf: &mut [u8]) -> Option<usize> {
+        let len = usize::try_from(next_page(offset) - offset).ok()?;
+        self.files.read(offset, buf.get_mut(..len)?).ok()
     }
 
     /// The end of the last byte behind `from` that is not zero.
@@ -191,11 +217,28 @@ impl<I: Io> LogReader<I> {
     }
 
     fn is_record(&mut self, offset: u64, not_before_ms: i64) -> Result<bool, IoError> {
-        if !matches!(self.look_at(offset)?, Look::Record { .. }) {
+        // One that cannot be read is not there for whoever goes on behind it.
+        if !matches!(self.look_at(offset), Ok(Look::Record { .. })) {
             return Ok(false);
         }
         let record = self.record(offset)?;
         Ok(record.is_some_and(|view| view.store_timestamp_ms() >= not_before_ms))
+    }
+
+    /// Makes the window begin at `offset`, with up to `len` bytes.
+    fn fill(&mut self, offset: u64, len: usize) -> Result<(), IoError> {
+        self.buffer.resize(len, 0);
+        self.buffer_offset = offset;
+        match self.files.read(offset, &mut self.buffer) {
+            Ok(read) => {
+                self.buffer.truncate(read);
+                Ok(())
+            }
+            Err(error) => {
+                self.buffer.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Up to `len` bytes at `offset`; fewer where the file ends.
@@ -203,17 +246,10 @@ impl<I: Io> LogReader<I> {
         let end = self.buffer_offset + self.buffer.len() as u64;
         let is_inside = offset >= self.buffer_offset && offset.saturating_add(len) <= end;
         if !is_inside {
-            let wanted = usize::try_from(len)
-                .unwrap_or(usize::MAX)
-                .max(self.chunk_len);
-            self.buffer.resize(wanted, 0);
-            self.buffer_offset = offset;
-            match self.files.read(offset, &mut self.buffer) {
-                Ok(read) => self.buffer.truncate(read),
-                Err(error) => {
-                    self.buffer.clear();
-                    return Err(error);
-                }
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            // A place that cannot be read must not hide what lies before it.
+            if self.fill(offset, len.max(self.chunk_len)).is_err() {
+                self.fill(offset, len)?;
             }
         }
         let start = usize::try_from(offset - self.buffer_offset).unwrap_or(usize::MAX);
@@ -221,6 +257,11 @@ impl<I: Io> LogReader<I> {
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
         Ok(rest.get(..len).unwrap_or_default())
     }
+}
+
+/// The start of the next page of a device.
+fn next_page(offset: u64) -> u64 {
+    offset - offset % PAGE_LEN + PAGE_LEN
 }
 
 /// Where in `chunk` the magic number of a record says that one might begin.
@@ -283,8 +324,12 @@ pub(crate) enum LogStep {
     },
     /// A file that is not there, or does not say where it ends.
     Gap { offset: u64, len: u64 },
-    /// Bytes that the system does not let us read; the walk goes on in the next file.
-    Unreadable { offset: u64, error: IoError },
+    /// Bytes that the system does not let us read, up to the next record that it does.
+    Unreadable {
+        offset: u64,
+        len: u64,
+        error: IoError,
+    },
     /// No records behind this.
     End { offset: u64, end: LogEnd },
 }
@@ -336,11 +381,17 @@ impl<I: Io> LogWalk<I> {
             Ok(step) => step,
             Err(error) => {
                 let offset = self.offset;
-                match self.reader.files.next_base(offset) {
-                    Some(next) => self.offset = next,
-                    None => self.is_done = true,
+                match self.reader.find_record(offset, self.last_store_ms) {
+                    Ok(Some(next)) => self.offset = next,
+                    Ok(None) | Err(_) => self.is_done = true,
                 }
-                LogStep::Unreadable { offset, error }
+                let end = if self.is_done {
+                    self.reader.files.end()
+                } else {
+                    self.offset
+                };
+                let len = end - offset;
+                LogStep::Unreadable { offset, len, error }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The pass over the log.
 
 use message::{RecordError, RecordView};
-use mmap_core::Io;
+use mmap_core::{Io, IoError};
 
 use super::index::IndexCheck;
 use super::queue::{Entries, Queues};
@@ -77,10 +77,9 @@ impl<I: Io> Check<'_, I> {
                     self.log_finding(&walk, Severity::Error, kind, (offset, len), reason);
                 }
                 LogStep::Gap { offset, len } => index.skip(offset, offset + len),
-                LogStep::Unreadable { offset, error } => {
-                    let next = walk.reader.files().next_base(offset).unwrap_or(files_end);
-                    index.skip(offset, next);
-                    self.unreadable(Part::Log, &error);
+                LogStep::Unreadable { offset, len, error } => {
+                    index.skip(offset, offset + len);
+                    self.unreadable_log(&walk, (offset, len), &error);
                 }
                 LogStep::End { offset, end } => break (offset, Some(end)),
             }
@@ -98,6 +97,12 @@ impl<I: Io> Check<'_, I> {
         }
         self.progress("log", files_end - min, files_end - min);
         Ok(())
+    }
+
+    fn unreadable_log(&mut self, walk: &LogWalk<I>, place: (u64, u64), error: &IoError) {
+        let detail = error.to_string();
+        let kind = FindingKind::Unreadable;
+        self.log_finding(walk, Severity::Error, kind, place, detail);
     }
 
     fn is_too_new(&self, view: &RecordView<'_>) -> bool {
