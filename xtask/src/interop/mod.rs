@@ -49,7 +49,7 @@ fn store() -> Suite {
     Suite {
         name: "java-store",
         about: "the broker's store opened and appended to by RocketMQ's store, and back",
-        budget: Duration::from_secs(180),
+        budget: Duration::from_secs(220),
         needs: &["java", "mvn"],
         run: store::suite,
     }
