@@ -122,6 +122,33 @@ impl<I: Io> BatchQueueSet<I> {
         Ok(queue)
     }
 
+    /// Deletes a topic's queues and their files; returns how many there were.
+    ///
+    /// # Errors
+    /// Those of removing the files. The topic is gone from the set all the same.
+    pub fn delete_topic(&self, topic: &str) -> Result<usize, ConsumeQueueError> {
+        let _changing = lock(&self.changing);
+        let Some(queues) = write(&self.queues).remove(topic) else {
+            return Ok(0);
+        };
+        let topic_dir = self.root.join(topic);
+        for (queue_id, queue) in &queues {
+            queue.clear()?;
+            self.remove_dir(&topic_dir.join(queue_id.to_string()))?;
+        }
+        self.remove_dir(&topic_dir)?;
+        Ok(queues.len())
+    }
+
+    /// Removes an empty directory, durably; one that nothing was ever put to is not there.
+    fn remove_dir(&self, dir: &Path) -> Result<(), ConsumeQueueError> {
+        match (self.io.remove_dir(dir), dir.parent()) {
+            (Ok(()), Some(parent)) => Ok(self.io.sync_dir(parent)?),
+            (Err(error), _) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Brings every queue in line with a log of `log_min..log_end`.
     ///
     /// # Errors

@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
-use consumequeue::{BATCH_ENTRY_LEN, BatchEntry, BatchQueue, OpenPolicy, PutOutcome};
+use consumequeue::{
+    BATCH_ENTRY_LEN, BatchEntry, BatchQueue, BatchQueueSet, OpenPolicy, PutOutcome,
+};
 use mmap_core::{CrashStyle, Io, SimIo};
 use proptest::prelude::*;
 
@@ -191,4 +193,46 @@ proptest! {
             pair.check();
         }
     }
+}
+
+#[test]
+fn a_deleted_topic_leaves_no_files_and_begins_anew() {
+    let io = SimIo::new(1);
+    let root = Path::new("/store/batchconsumequeue");
+    let open = || BatchQueueSet::open(io.clone(), root, FILE_LEN, OpenPolicy::Clean).unwrap();
+    let entry = |base| BatchEntry {
+        physical_offset: base * 100,
+        size: 100,
+        tags_code: 0,
+        store_timestamp_ms: 1,
+        base,
+        count: 1,
+    };
+    let set = open();
+    for queue_id in [0, 2] {
+        let queue = set.find_or_create("Gone", queue_id).unwrap();
+        for base in 0..12 {
+            queue.put(entry(base)).unwrap();
+        }
+    }
+    set.find_or_create("Kept", 0)
+        .unwrap()
+        .put(entry(0))
+        .unwrap();
+    set.flush().unwrap();
+    let held = set.find("Gone", 0).unwrap();
+    assert_eq!(set.delete_topic("Gone").unwrap(), 2);
+    assert_eq!(set.delete_topic("Gone").unwrap(), 0);
+    assert_eq!(held.max_index(), 0);
+    assert_eq!(set.topics(), ["Kept"]);
+    assert!(io.metadata(&root.join("Gone")).unwrap().is_none());
+    set.find_or_create("Gone", 0)
+        .unwrap()
+        .put(entry(0))
+        .unwrap();
+    set.flush().unwrap();
+    drop(set);
+    let set = open();
+    assert_eq!(set.find("Gone", 0).unwrap().max_index(), 1);
+    assert_eq!(set.find("Kept", 0).unwrap().max_index(), 1);
 }

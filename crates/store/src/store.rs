@@ -417,7 +417,9 @@ impl<I: Io> MessageStore<I> {
     /// When a file cannot be removed, or the log has failed.
     pub fn delete_topic(&self, topic: &str) -> Result<(), PutError> {
         let core = &self.core;
-        core.dispatcher.delete_topic(&core.log, topic)
+        core.dispatcher.delete_topic(&core.log, topic)?;
+        core.dispatcher.batches.set.delete_topic(topic)?;
+        Ok(())
     }
 
     /// Removes the queues all of whose messages have expired, but for topics that `keeps` says;
@@ -436,6 +438,16 @@ impl<I: Io> MessageStore<I> {
         for named in self.core.dispatcher.queues.set().queues() {
             let count = topics.entry(named.topic.to_string()).or_insert(0);
             *count = named.queue_id.saturating_add(1).max(*count);
+        }
+        topics
+    }
+
+    /// The topics that have batch queues, each with one more than its highest queue id.
+    pub fn batch_topics(&self) -> BTreeMap<String, i32> {
+        let mut topics = BTreeMap::new();
+        for (topic, queue_id, _) in self.core.dispatcher.batches.set.queues() {
+            let count = topics.entry(topic).or_insert(0);
+            *count = queue_id.saturating_add(1).max(*count);
         }
         topics
     }

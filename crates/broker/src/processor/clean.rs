@@ -49,7 +49,9 @@ pub fn unused_topics(broker: &Arc<Broker>, exchange: &mut Exchange<'_>) -> Outco
             && !topics::is_system(&broker.config, topic)
             && !topic.starts_with(LMQ_PREFIX)
     };
-    for topic in broker.store.topics().into_keys().filter(is_unused) {
+    let mut topics = broker.store.topics();
+    topics.extend(broker.store.batch_topics());
+    for topic in topics.into_keys().filter(is_unused) {
         broker.store.delete_topic(&topic).map_err(Refusal::error)?;
         tracing::info!(topic, "queues of a topic that is no more are removed");
     }

@@ -48,7 +48,7 @@ impl Tables {
             (troubles, "topics.json.lost"),
             TopicTable::load,
             |table| {
-                let found = topics_of_queues(store.topics());
+                let found = topics_of_queues(store.topics(), store.batch_topics());
                 let text = format!("{} topics that have queues", found.len());
                 table.add_missing(found);
                 text
@@ -112,12 +112,23 @@ fn load_or_rebuild<T>(
 }
 
 /// Topics by the queues that the store has of them, and one more than the highest queue id of each.
-fn topics_of_queues(queues: BTreeMap<String, i32>) -> Vec<(String, TopicConfig)> {
+fn topics_of_queues(
+    simple: BTreeMap<String, i32>,
+    batch: BTreeMap<String, i32>,
+) -> Vec<(String, TopicConfig)> {
     let topic = |(name, queue_count): (String, i32)| {
         let config = topics::topic(&name, queue_count, topics::perm::READ_WRITE);
         (name, config)
     };
-    queues.into_iter().map(topic).collect()
+    let batch_topic = |queues| {
+        let (name, mut config) = topic(queues);
+        // Without it a Java broker does not start on the directory.
+        let kind = ("queue.type".to_owned(), "BatchCQ".to_owned());
+        config.attributes.extend([kind]);
+        (name, config)
+    };
+    let batch: Vec<_> = batch.into_iter().map(batch_topic).collect();
+    simple.into_iter().map(topic).chain(batch).collect()
 }
 
 /// Groups that have offsets, or a topic for their retries.
@@ -138,4 +149,34 @@ fn groups_of_traces(
             (name, config)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_made_again_by_the_kind_of_their_queues() {
+        let queues = |name: &str, count| BTreeMap::from([(name.to_owned(), count)]);
+        let found = topics_of_queues(queues("Simple", 3), queues("Batch", 2));
+        let shown: Vec<_> = found
+            .iter()
+            .map(|(name, config)| {
+                let kind = config.attributes.get("queue.type").map(String::as_str);
+                (&**name, config.read_queue_nums, config.perm, kind)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [("Simple", 3, 6, None), ("Batch", 2, 6, Some("BatchCQ"))]
+        );
+    }
+
+    #[test]
+    fn groups_leave_traces_in_offsets_and_retry_topics() {
+        let topics = ["%RETRY%one", "Plain", "%RETRY%bad name"].map(str::to_owned);
+        let found = groups_of_traces(["two".to_owned(), "one".to_owned()], &topics);
+        let names: Vec<_> = found.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["one", "two"]);
+    }
 }
