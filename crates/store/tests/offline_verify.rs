@@ -358,7 +358,12 @@ fn put(store: &MessageStore, number: u32) {
 
 #[test]
 fn what_recovery_put_over_damage_is_no_difference() {
-    for variant in ["bitflip_mid_lastfile", "bitflip_last", "lastfile_truncated"] {
+    for variant in [
+        "bitflip_mid_lastfile",
+        "bitflip_last",
+        "index_deleted",
+        "tail_zero_body",
+    ] {
         let set = GoldenSet::torn(variant);
         let found = StoreOptions::new(set.store_dir());
         let options = offline::Shape::detect(&OsIo, &found)
