@@ -71,16 +71,17 @@ impl<I: Io> PositionFile<I> {
                 remedy: REMEDY,
             });
         };
-        // A killed process may have left it in the page cache only.
-        file.sync_data()?;
-        let opened = Self {
+        let mut opened = Self {
             file,
-            slot: 1 - slot,
+            slot,
             sequence,
             position,
-            is_dirty: false,
+            is_dirty: true,
             is_written: false,
         };
+        // A killed process may have left it in the page cache only, and a sync that failed, counted
+        // as clean: so it is written again.
+        opened.sync()?;
         Ok((opened, position))
     }
 

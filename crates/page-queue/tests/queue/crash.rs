@@ -145,7 +145,11 @@ fn reopen(io: &SimIo, options: &PageQueueOptions, known: &mut Known, kept: u64) 
     }
     if let Some((_, committed)) = queue.readers().first() {
         let least = known.committed_durable.min(end);
-        assert!((least..=known.committed).contains(committed));
+        assert!(
+            (least..=known.committed).contains(committed),
+            "committed {committed}, known {least} to {}, end {end}",
+            known.committed
+        );
         assert!(*committed <= end);
     } else {
         assert_eq!(known.committed_durable, 0);
