@@ -65,10 +65,12 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
 
 impl<I: Io> Recovery<I> {
     /// Checks the files that were not known to be durable. From the first that is not whole, the
-    /// rest of the index is cut off: behind a gap, nobody knows what is missing.
+    /// rest of the index is cut off: behind a gap, nobody knows what is missing. `empty` is the
+    /// first file of which the crash has left the name only.
     pub(crate) fn after_crash(
         io: &I,
         files: Vec<Arc<IndexFile<I>>>,
+        empty: Option<&Path>,
         checkpoint_timestamp_ms: i64,
     ) -> Result<Self, IndexError> {
         let mut recovery = Self {
@@ -82,6 +84,9 @@ impl<I: Io> Recovery<I> {
             // The checkpoint moves when a full file has been synced. A file that is not full may
             // have lost anything, its header's times included.
             suspicious |= header.end_timestamp_ms > checkpoint_timestamp_ms || !file.is_full();
+            if empty.is_some_and(|empty| file.path() > empty) {
+                (suspicious, cut) = (true, true);
+            }
             if !suspicious {
                 recovery.files.push(file);
                 continue;

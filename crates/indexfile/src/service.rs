@@ -123,7 +123,9 @@ impl<I: Io> IndexService<I> {
             OpenPolicy::Unclean {
                 checkpoint_timestamp_ms,
             } => {
-                let recovery = Recovery::after_crash(&io, loaded.files, checkpoint_timestamp_ms)?;
+                let empty = loaded.empty.first().map(PathBuf::as_path);
+                let recovery =
+                    Recovery::after_crash(&io, loaded.files, empty, checkpoint_timestamp_ms)?;
                 report.resume_offset = Some(resume_offset(&recovery.files));
                 report.suspects = recovery.suspects;
                 recovery.files

@@ -268,3 +268,34 @@ fn a_file_that_was_cut_off_stays_away_after_a_power_loss() {
     let found = index.query("T", KEYS[0], 100, 0, i64::MAX).unwrap();
     assert!(found.iter().copied().eq((1..12).rev()), "{found:?}");
 }
+
+/// Found by power cuts: of a file in the middle the name was left and nothing else, and its messages
+/// were taken for those of the files behind it, which were there.
+#[test]
+fn files_behind_an_empty_one_are_built_again() {
+    let io = SimIo::new(6);
+    let (index, _) = open(&io, OpenPolicy::Clean);
+    let put = |index: &IndexService<SimIo>, range: std::ops::Range<u64>| {
+        for offset in range {
+            let time_ms = START_MS + offset.cast_signed();
+            index.put("T", KEYS[0], offset, time_ms).unwrap();
+        }
+    };
+    put(&index, 1..40);
+    index.flush().unwrap();
+    drop(index);
+    let files = io.list(Path::new("/index")).unwrap();
+    assert!(files.len() > 3);
+    let emptied = Path::new("/index").join(&files[1].name);
+    io.remove_file(&emptied).unwrap();
+    io.create(&emptied, 0).unwrap();
+    let policy = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: i64::MAX,
+    };
+    let (index, resume) = open(&io, policy);
+    let resume = resume.unwrap();
+    assert!(resume < 39, "{resume}");
+    put(&index, resume..40);
+    let found = index.query("T", KEYS[0], 100, 0, i64::MAX).unwrap();
+    assert!(found.iter().copied().eq((1..40).rev()), "{found:?}");
+}

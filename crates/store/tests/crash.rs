@@ -16,8 +16,8 @@ use std::time::Duration;
 use message::{Message, Parsed, RecordView};
 use mmap_core::{CrashStyle, SimIo};
 use store::{
-    AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore,
-    PutTicket, StoreOptions,
+    Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore, OpenReport,
+    PutTicket, StoreOptions, TagFilter,
 };
 
 /// A clock that moves by a millisecond each time it is read.
@@ -57,7 +57,15 @@ impl Random {
     }
 }
 
-fn options(flush: FlushMode) -> StoreOptions {
+/// How a store is opened.
+#[derive(Clone, Copy)]
+struct How {
+    flush: FlushMode,
+    /// With extended consume queues.
+    is_extended: bool,
+}
+
+fn options(how: How) -> StoreOptions {
     let mut options = StoreOptions::new("/store");
     options.segment_len = 16 * 1024;
     options.queue_file_len = 20 * 32;
@@ -66,14 +74,15 @@ fn options(flush: FlushMode) -> StoreOptions {
         entry_count_max: 40,
         ..IndexOptions::DEFAULT
     });
-    options.flush = flush;
+    options.flush = how.flush;
+    options.writes_extensions = how.is_extended;
+    options.extension_file_len = 20 * 25 + 4;
     options
 }
 
-fn open(io: &SimIo, flush: FlushMode, clock: &Arc<dyn Clock>) -> MessageStore<SimIo> {
-    let opened = MessageStore::open_with(io.clone(), options(flush), Arc::clone(clock));
-    let (store, _report) = opened.unwrap_or_else(|error| panic!("no start: {error}"));
-    store
+fn open(io: &SimIo, how: How, clock: &Arc<dyn Clock>) -> (MessageStore<SimIo>, OpenReport) {
+    let opened = MessageStore::open_with(io.clone(), options(how), Arc::clone(clock));
+    opened.unwrap_or_else(|error| panic!("no start: {error}"))
 }
 
 fn put(store: &MessageStore<SimIo>, random: &mut Random, number: usize) -> (Issued, PutTicket) {
@@ -114,11 +123,15 @@ fn put(store: &MessageStore<SimIo>, random: &mut Random, number: usize) -> (Issu
 /// Puts, flushes and dispatches at random, until the power fails; then checks.
 fn run(seed: u64, flush: FlushMode) {
     let mut random = Random(seed | 1);
+    let how = How {
+        flush,
+        is_extended: seed.is_multiple_of(2),
+    };
     let clock: Arc<dyn Clock> = Arc::new(Ticks::default());
     let mut io = SimIo::new(seed);
     let mut issued: Vec<Issued> = Vec::new();
     for _round in 0..3 {
-        let store = open(&io, flush, &clock);
+        let store = open(&io, how, &clock).0;
         let mut waiting: Vec<(usize, PutTicket)> = Vec::new();
         for _ in 0..100 {
             match random.below(10) {
@@ -155,13 +168,14 @@ fn run(seed: u64, flush: FlushMode) {
         ];
         io = io.crash(styles[random.below(3) as usize]);
         drop(store);
-        let store = open(&io, flush, &clock);
+        let store = open(&io, how, &clock).0;
         issued.truncate(survivors(&store, &issued));
         check_derived(&store, &issued);
         drop(store);
         // What was in doubt is decided now.
         issued.iter_mut().for_each(|message| message.durable = true);
-        let again = open(&io, flush, &clock);
+        let (again, report) = open(&io, how, &clock);
+        assert_eq!(report.rebuilt_queues, [], "{report}");
         assert_eq!(
             survivors(&again, &issued),
             issued.len(),
@@ -218,7 +232,13 @@ fn check_derived(store: &MessageStore<SimIo>, issued: &[Issued]) {
             ..
         } = message;
         let got = store
-            .get(topic, *queue_id, *queue_offset, &limits, &AllMessages)
+            .get(
+                topic,
+                *queue_id,
+                *queue_offset,
+                &limits,
+                &TagFilter::new(["TagA"]),
+            )
             .unwrap();
         assert_eq!(
             got.status,
