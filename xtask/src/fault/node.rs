@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use client::ClientOptions;
 
 use crate::process::{self, Server};
@@ -123,6 +123,28 @@ impl Node {
             Some(mut server) => server.process().stop(STOP_LIMIT),
             None => bail!("the broker does not run"),
         }
+    }
+
+    /// Lets `foliomq store verify` compare the files of the store, which must not be open, with
+    /// each other.
+    pub(super) fn verify(&self) -> Result<()> {
+        let output = self.verifier().output().context("store verify")?;
+        ensure!(
+            output.status.success(),
+            "store verify: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    /// The command of [`verify`](Self::verify).
+    pub(super) fn verifier(&self) -> std::process::Command {
+        let mut command = process::command(&self.binary);
+        command.args(["store", "verify", "--quiet", "-c"]);
+        command.arg(self.dir.join("broker.conf"));
+        command
     }
 
     /// How its process ended; `None` while it runs.

@@ -134,6 +134,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         run: Box::new(read_cold),
     });
     all.push(Scenario {
+        name: "log-read-verify".to_owned(),
+        is_short: true,
+        run: Box::new(read_verify),
+    });
+    all.push(Scenario {
         name: "log-read-recovery".to_owned(),
         is_short: true,
         run: Box::new(read_recovery),
@@ -211,6 +216,32 @@ fn read_cold(place: &Place<'_>) -> Result<Outcome> {
     Ok(Outcome::Passed(
         "the reader is told file and offset".to_owned(),
     ))
+}
+
+/// A log that `foliomq store verify` cannot read: it says where, and ends by its own will.
+fn read_verify(place: &Place<'_>) -> Result<Outcome> {
+    let Some(mut bench) = Bench::with_messages(place)? else {
+        return Ok(skipped());
+    };
+    bench.trial.stop()?;
+    bench.trial.node.verify()?;
+    bench.remount()?;
+    let rule = Rule::fail(Operation::Read, "/commitlog/", Errno::EIO);
+    bench.volume()?.arm(rule);
+    let output = bench.trial.node.verifier().output()?;
+    // 2: it could not be done (docs/tools.md).
+    ensure!(
+        output.status.code() == Some(2),
+        "store verify: {}",
+        output.status
+    );
+    let said = [output.stdout, output.stderr].concat();
+    names_place(&String::from_utf8_lossy(&said))?;
+    bench.volume()?.disarm();
+    bench.trial.node.start()?;
+    bench.trial.check_kept()?;
+    bench.tear_down()?;
+    Ok(Outcome::Passed("verify names file and offset".to_owned()))
 }
 
 /// A log that cannot be read at the start: the broker says where and ends, by its own will.

@@ -21,6 +21,7 @@ mod serve;
 mod volume;
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,8 +123,10 @@ impl Disk {
             let flags = rustix::mount::UnmountFlags::DETACH;
             rustix::mount::unmount(&self.mountpoint, flags).context("unmount")?;
         }
-        // Its threads end by themselves when the mount is gone.
+        // Its threads end by themselves when the mount is gone; one that the kernel has not let in
+        // any more says that the connection was aborted.
         match session.guard.join() {
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
             Ok(outcome) => outcome.context("end of the FUSE session"),
             Err(_) => bail!("a thread of the FUSE session panicked"),
         }

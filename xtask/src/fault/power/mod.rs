@@ -4,7 +4,8 @@
 //! and is thrown away for the next one. Between two cuts producers and a consumer run against the
 //! broker. After each cut the disk is what its syncs promised, the machine has another boot id,
 //! and the broker has to start by itself. Some cuts come while it still recovers. Then everything
-//! it serves is read and compared with what the clients were told ([`super::ledger`]).
+//! it serves is read and compared with what the clients were told ([`super::ledger`]). At its end
+//! `foliomq store verify` compares the store's files with each other.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -246,6 +247,7 @@ impl<'a> Store<'a> {
         }
         let status = self.node.stop()?;
         ensure!(status.success(), "the broker stopped with {status}");
+        self.node.verify()?;
         if let Some(disk) = self.disk.take() {
             disk.unmount()?;
         }
