@@ -85,6 +85,17 @@ impl Broker {
         } = Tables::load(&store, &config.groups, &troubles)?;
         topics.add_missing(topics::system_topics(&config));
         groups.add_missing(groups::system_groups());
+        // Messages that wait for room for their entries are not lost.
+        if store.dispatch_behind_bytes() == 0 {
+            let queues = offsets.take_back(|topic, queue_id| store.max_offset(topic, queue_id));
+            if queues > 0 {
+                tracing::warn!(
+                    queues,
+                    "groups had committed messages that the log has lost; they go on at the ends \
+                     of the queues"
+                );
+            }
+        }
         let unique_keys = UniqueKeyGenerator::new(UniqueKeySource {
             ip: address.ip(),
             process_id: std::process::id(),

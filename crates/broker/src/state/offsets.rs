@@ -120,6 +120,28 @@ impl ConsumerOffsets {
         self.commits.fetch_add(1, Ordering::Release);
     }
 
+    /// Takes back commits behind the ends of their queues, as a power loss leaves them in async mode:
+    /// the messages are lost, and those that come in their places would be passed over. A queue
+    /// without an end is not there. Returns how many commits that were.
+    pub fn take_back(&self, end_of: impl Fn(&str, i32) -> Option<i64>) -> usize {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        for (topic, queues) in groups.values().flatten() {
+            for (queue_id, progress) in queues {
+                let Some(end) = end_of(topic, *queue_id) else {
+                    continue;
+                };
+                if progress.committed.load(Ordering::Relaxed) > end {
+                    progress.committed.store(end, Ordering::Relaxed);
+                    count += 1;
+                }
+            }
+        }
+        drop(groups);
+        self.commits.fetch_add(count as u64, Ordering::Release);
+        count
+    }
+
     /// The committed offset; while a reset waits to be taken, that one.
     #[must_use]
     pub fn committed(&self, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
@@ -389,5 +411,18 @@ mod tests {
             BTreeMap::from([(0, 20), (3, 10)])
         );
         assert_eq!(offsets.snapshot().data_version.counter, 7);
+    }
+
+    #[test]
+    fn commits_of_lost_messages_are_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let offsets = offsets(dir.path());
+        for (queue_id, offset) in [(0, 7), (1, 8), (2, 9)] {
+            offsets.commit("G", "T", queue_id, offset);
+        }
+        let ends = |topic: &str, queue_id| (topic == "T" && queue_id < 2).then_some(7);
+        assert_eq!(offsets.take_back(ends), 1);
+        let left = offsets.of_topic("G", "T");
+        assert_eq!(left, BTreeMap::from([(0, 7), (1, 7), (2, 9)]));
     }
 }
