@@ -26,8 +26,6 @@ pub(crate) struct DerivedEnds {
     pub(crate) queues: u64,
     /// Messages from here on may be missing in the index; `None` if there is to be none.
     pub(crate) index: Option<u64>,
-    /// Whether entries that were not whole were taken out of the index.
-    pub(crate) is_index_cut: bool,
 }
 
 impl Found {
@@ -94,7 +92,7 @@ impl Found {
         opening: &Opening<I>,
         derived: &DerivedEnds,
     ) -> Result<RecoverFrom, OpenError> {
-        let (mut offset, mut last_store_ms) = match self.remembered_place(opening, derived)? {
+        let (mut offset, mut last_store_ms) = match self.remembered_place(derived) {
             Some(place) => place,
             None => (self.place_without_state(opening, derived)?, 0),
         };
@@ -115,33 +113,13 @@ impl Found {
 
     /// The end of what the state vouches for, with the store time of the record before it, if
     /// queues and index are still as far as they were.
-    ///
-    /// Where the index had to be cut, the message that it ends with may lack keys that were synced:
-    /// the last entry before the cut is taken back too, as it may be torn. So that message is
-    /// looked at again.
-    fn remembered_place<I: Io>(
-        &self,
-        opening: &Opening<I>,
-        derived: &DerivedEnds,
-    ) -> Result<Option<(u64, i64)>, OpenError> {
-        let Some(Remembered { state, is_certain }) = &self.remembered else {
-            return Ok(None);
-        };
-        let Some(anchor) = state.anchor.filter(|_| *is_certain) else {
-            return Ok(None);
-        };
+    fn remembered_place(&self, derived: &DerivedEnds) -> Option<(u64, i64)> {
+        let remembered = self.remembered.as_ref()?;
+        let state = &remembered.state;
+        let anchor = state.anchor.filter(|_| remembered.is_certain)?;
         let has_index = derived.index.is_none_or(|end| end >= state.index_end);
-        if !has_index || derived.queues < anchor.end() {
-            return Ok(None);
-        }
-        let end = state.flushed.min(state.derived);
-        match derived.index {
-            Some(indexed_to) if derived.is_index_cut && indexed_to < end => {
-                let is_record = opening.look_at(indexed_to, |_| ())?.is_some();
-                Ok(is_record.then_some((indexed_to, 0)))
-            }
-            _ => Ok(Some((end, anchor.store_ms))),
-        }
+        let has_entries = has_index && derived.queues >= anchor.end();
+        has_entries.then_some((state.flushed.min(state.derived), anchor.store_ms))
     }
 
     /// RocketMQ's rule, by segments, and before the end of the index.

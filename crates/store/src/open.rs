@@ -58,6 +58,7 @@ pub(crate) fn open<I: Io>(
     let damaged_segments: Vec<_> = damaged_segments.collect();
     let derived = Derived::open(io, options, &found, clock, &mut phases)?;
     let from = found.recover_from(&opening, &derived.ends(&opening)?)?;
+    derived.complete_last_keys(&opening, from.offset)?;
     let Derived {
         dispatcher,
         marks,
@@ -159,7 +160,6 @@ struct Derived<I: Io> {
     suspect_index_file_count: usize,
     /// Messages from here on may be missing in the index.
     index_resume_offset: Option<u64>,
-    is_index_cut: bool,
 }
 
 impl<I: Io> Derived<I> {
@@ -240,11 +240,22 @@ impl<I: Io> Derived<I> {
             index_file_count: index_report.file_count,
             suspect_index_file_count: index_report.suspects.len(),
             index_resume_offset: index_report.resume_offset,
-            is_index_cut: index_report
-                .suspects
-                .iter()
-                .any(|suspect| suspect.kept_count != suspect.entry_count),
         })
+    }
+
+    /// Gives the index all keys of the message that it ends with. After a crash some may be missing,
+    /// also ones that were synced: where entries had to be cut off, the last whole one is taken back
+    /// too, as it may be torn. What lies behind `from` is looked at anyway.
+    fn complete_last_keys(&self, opening: &Opening<I>, from: u64) -> Result<(), OpenError> {
+        let Some(last) = self.index_resume_offset.filter(|last| *last < from) else {
+            return Ok(());
+        };
+        let put = opening.look_at(last, |view| self.dispatcher.rebuild_index_entry(view))?;
+        match put {
+            // One that finds no room is like those behind it, which wait for some.
+            Some(Err(DispatchError::Index(error))) if !error.is_full() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// What recovery needs to know of them.
@@ -254,7 +265,6 @@ impl<I: Io> Derived<I> {
         Ok(DerivedEnds {
             queues: queue_check::true_end(opening.segments(), &self.dispatcher)?,
             index: self.index_resume_offset.or(index_end),
-            is_index_cut: self.is_index_cut,
         })
     }
 }

@@ -128,8 +128,16 @@ fn the_last_key_is_found_when_entries_behind_it_are_lost() {
     let mut bytes = std::fs::read(&path).unwrap();
     // The count of entries in the header, big-endian.
     bytes[39] += 3;
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
     let (store, last_exit) = open(dir.path());
     assert_eq!(last_exit, LastExit::Unclean);
+    check(&store, 40);
+    drop(store);
+    // The entry was taken back, and the machine died again before it was put in its place.
+    bytes[39] -= 4;
+    let last_entry = 40 + 1000 * 4 + 80 * 20;
+    bytes[last_entry..last_entry + 20].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let (store, _) = open(dir.path());
     check(&store, 40);
 }
