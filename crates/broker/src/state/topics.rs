@@ -365,4 +365,22 @@ mod tests {
             Err(NameError::TooLong { limit: 127 })
         );
     }
+
+    #[test]
+    fn batch_topics_are_told_by_their_attribute() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(batch_topics(root.path()).is_empty());
+        let config = root.path().join("config");
+        OsIo.create_dir_all(&config).unwrap();
+        // Of the golden store `special`, shortened.
+        let text = b"{\"topicConfigTable\":{\
+            \"GoldBcq\":{\"attributes\":{\"queue.type\":\"BatchCQ\"},\"topicName\":\"GoldBcq\"},\
+            \"GoldLmq\":{\"attributes\":{},\"topicName\":\"GoldLmq\"}}}";
+        OsIo.replace(&config.join("topics.json.bak"), text, None)
+            .unwrap();
+        OsIo.replace(&config.join("topics.json"), b"{torn", None)
+            .unwrap();
+        let found: Vec<_> = batch_topics(root.path()).into_iter().collect();
+        assert_eq!(found, ["GoldBcq"]);
+    }
 }
