@@ -86,8 +86,8 @@ pub use clean::{
     Verdict, plan, plan_clean,
 };
 pub use commitlog::{
-    AppendError, Appended, AppendedBatch, Clock, Durable, FlushError, FlushMode, PutTicket,
-    RecoveryReport, SystemClock,
+    AppendError, Appended, AppendedBatch, CallerError, Clock, Durable, FlushError, FlushMode,
+    PutTicket, RecoveryReport, SystemClock,
 };
 pub use consumequeue::{Boundary, Entry};
 pub use delay::{DELAY_LEVELS_DEFAULT, DelayLevelError, DelayLevels};

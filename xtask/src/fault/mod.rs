@@ -5,6 +5,7 @@
 //! fail proves nothing.
 
 mod binary;
+mod bits;
 mod disk;
 mod fusefs;
 mod java;
@@ -16,6 +17,7 @@ mod power;
 mod random;
 mod reader;
 mod sabotage;
+mod seeds;
 mod workload;
 
 use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::test::Suite;
 /// The fault suites.
 #[derive(Debug, Subcommand)]
 pub enum FaultCommand {
+    /// Flipped bits, lost sectors and short files: no record that they do not touch is lost.
+    Bits(seeds::Arguments),
     /// The real broker killed (SIGKILL) under load, again and again.
     Kill(kill::KillArguments),
     /// The real broker on a file system that forgets, at a power cut, what was not synced.
@@ -42,6 +46,7 @@ pub enum FaultCommand {
 /// Runs one of them.
 pub fn run(command: &FaultCommand) -> Result<()> {
     match command {
+        FaultCommand::Bits(arguments) => bits::run(arguments),
         FaultCommand::Kill(arguments) => kill::run(arguments),
         FaultCommand::Power(arguments) => power::run(arguments),
         FaultCommand::Disk(arguments) => disk::run(arguments),
@@ -51,7 +56,13 @@ pub fn run(command: &FaultCommand) -> Result<()> {
 
 /// Their short forms for CI.
 pub fn suites() -> Vec<Suite> {
-    vec![kill::suite(), power::suite(), disk::suite(), java::suite()]
+    vec![
+        bits::suite(),
+        kill::suite(),
+        power::suite(),
+        disk::suite(),
+        java::suite(),
+    ]
 }
 
 /// Runs this program once more: a suite that mounts needs a process of its own.
