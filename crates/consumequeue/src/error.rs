@@ -74,6 +74,15 @@ impl ConsumeQueueError {
 }
 
 impl ConsumeQueueError {
+    /// Whether a file is shorter than configured, and none of its directory has the length: damage,
+    /// or another configuration.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(
+            self,
+            Self::Queue(QueueError::SegmentLen { len, segment_len, .. }) if len < segment_len
+        )
+    }
+
     /// Whether files are short or missing, as no configuration explains it.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(

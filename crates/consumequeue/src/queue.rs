@@ -115,17 +115,22 @@ impl<I: Io> ConsumeQueue<I> {
         Self::open_shared(&shared, dir, policy).map(|(queue, _doubt)| queue)
     }
 
+    /// A queue whose files cannot be used: it has to be built anew from the log.
+    pub(crate) fn open_broken(shared: &Arc<Shared<I>>, dir: &Path) -> (Arc<Self>, Option<Doubt>) {
+        let doubt = Doubt {
+            is_damage: true,
+            behind: Vec::new(),
+        };
+        (Self::with_bounds(shared, dir, Bounds::EMPTY), Some(doubt))
+    }
+
     pub(crate) fn open_shared(
         shared: &Arc<Shared<I>>,
         dir: &Path,
         policy: OpenPolicy,
     ) -> Result<(Arc<Self>, Option<Doubt>), ConsumeQueueError> {
         let (bounds, doubt) = match Bounds::find(&shared.io, &shared.options, dir, policy) {
-            Err(error) if error.is_broken() => {
-                let behind = Vec::new();
-                let is_damage = true;
-                (Bounds::EMPTY, Some(Doubt { is_damage, behind }))
-            }
+            Err(error) if error.is_broken() => return Ok(Self::open_broken(shared, dir)),
             found => found?,
         };
         let queue = Self::with_bounds(shared, dir, bounds);

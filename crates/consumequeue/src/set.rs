@@ -95,21 +95,24 @@ impl<I: Io> ConsumeQueueSet<I> {
     ) -> Result<(Self, OpenReport), ConsumeQueueError> {
         options.validate()?;
         let shared = Arc::new(Shared::new(io, options, policy));
-        let mut report = OpenReport::default();
-        let mut topics = HashMap::new();
+        let mut opening = Opening {
+            shared: &shared,
+            policy,
+            report: OpenReport::default(),
+            topics: HashMap::new(),
+            well_count: 0,
+            short: Vec::new(),
+        };
         for entry in list(&shared.io, root)? {
             let topic_dir = root.join(&entry.name);
             match entry.name.to_str() {
                 Some(topic) if entry.kind == FileKind::Directory => {
-                    let topic = Arc::from(topic);
-                    let queues = open_topic(&shared, &topic, &topic_dir, policy, &mut report)?;
-                    report.topic_count += 1;
-                    report.queue_count += queues.len();
-                    topics.insert(topic, queues);
+                    opening.open_topic(&Arc::from(topic), &topic_dir)?;
                 }
-                _ => report.ignored.push(topic_dir),
+                _ => opening.report.ignored.push(topic_dir),
             }
         }
+        let (topics, report) = opening.finish()?;
         let set = Self {
             root: root.to_owned(),
             shared,
@@ -285,31 +288,85 @@ impl<I: Io> ConsumeQueueSet<I> {
     }
 }
 
-fn open_topic<I: Io>(
-    shared: &Arc<Shared<I>>,
-    topic: &Arc<str>,
-    topic_dir: &Path,
+/// Opening the queues of a directory.
+struct Opening<'a, I: Io> {
+    shared: &'a Arc<Shared<I>>,
     policy: OpenPolicy,
-    report: &mut OpenReport,
-) -> Result<Queues<I>, ConsumeQueueError> {
-    let mut queues = Vec::new();
-    for entry in list(&shared.io, topic_dir)? {
-        let dir = topic_dir.join(&entry.name);
-        match queue_id_of(&entry) {
-            Some(queue_id) => {
-                let (queue, doubt) = ConsumeQueue::open_shared(shared, &dir, policy)?;
-                queues.push((queue_id, queue));
-                report.doubtful.extend(doubt.map(|doubt| DoubtfulQueue {
+    report: OpenReport,
+    topics: HashMap<Arc<str>, Queues<I>>,
+    /// Queues that have entries in files of the configured length.
+    well_count: usize,
+    /// Queues of which all files are shorter.
+    short: Vec<ShortQueue>,
+}
+
+struct ShortQueue {
+    topic: Arc<str>,
+    queue_id: i32,
+    dir: PathBuf,
+    error: ConsumeQueueError,
+}
+
+impl<I: Io> Opening<'_, I> {
+    fn open_topic(&mut self, topic: &Arc<str>, topic_dir: &Path) -> Result<(), ConsumeQueueError> {
+        self.report.topic_count += 1;
+        self.topics.entry(Arc::clone(topic)).or_default();
+        for entry in list(&self.shared.io, topic_dir)? {
+            let dir = topic_dir.join(&entry.name);
+            let Some(queue_id) = queue_id_of(&entry) else {
+                self.report.ignored.push(dir);
+                continue;
+            };
+            match ConsumeQueue::open_shared(self.shared, &dir, self.policy) {
+                Err(error) if error.is_short() => self.short.push(ShortQueue {
                     topic: Arc::clone(topic),
                     queue_id,
-                    doubt,
-                }));
+                    dir,
+                    error,
+                }),
+                opened => {
+                    let opened = opened?;
+                    self.well_count += usize::from(opened.0.max_index() > 0);
+                    self.add(topic, queue_id, opened);
+                }
             }
-            None => report.ignored.push(dir),
         }
+        Ok(())
     }
-    queues.sort_unstable_by_key(|(queue_id, _)| *queue_id);
-    Ok(queues)
+
+    fn add(
+        &mut self,
+        topic: &Arc<str>,
+        queue_id: i32,
+        (queue, doubt): (Arc<ConsumeQueue<I>>, Option<Doubt>),
+    ) {
+        self.report.queue_count += 1;
+        self.report
+            .doubtful
+            .extend(doubt.map(|doubt| DoubtfulQueue {
+                topic: Arc::clone(topic),
+                queue_id,
+                doubt,
+            }));
+        let queues = self.topics.entry(Arc::clone(topic)).or_default();
+        queues.push((queue_id, queue));
+    }
+
+    /// Short files beside queues of the configured length are damage; where no queue has it, the
+    /// directory was written with another configuration.
+    fn finish(mut self) -> Result<(HashMap<Arc<str>, Queues<I>>, OpenReport), ConsumeQueueError> {
+        for short in std::mem::take(&mut self.short) {
+            if self.well_count == 0 {
+                return Err(short.error);
+            }
+            let opened = ConsumeQueue::open_broken(self.shared, &short.dir);
+            self.add(&short.topic, short.queue_id, opened);
+        }
+        for queues in self.topics.values_mut() {
+            queues.sort_unstable_by_key(|(queue_id, _)| *queue_id);
+        }
+        Ok((self.topics, self.report))
+    }
 }
 
 /// The queue id that a directory's name stands for, in the one way to write it.
