@@ -158,7 +158,7 @@ impl<I: Io> BatchQueue<I> {
         let options = segments(dir, file_len, policy);
         let mut was_damaged = false;
         let opened = match SegmentQueue::open(io.clone(), &options).map_err(Into::into) {
-            Err(error @ ConsumeQueueError::Queue(_)) if error.is_broken() => {
+            Err(error @ ConsumeQueueError::Queue(_)) if error.is_broken() || error.is_short() => {
                 was_damaged = true;
                 remove_segments(&io, dir)?;
                 SegmentQueue::open(io.clone(), &options)?

@@ -83,6 +83,12 @@ impl ConsumeQueueError {
         )
     }
 
+    /// Whether the files of the queue cannot be used as they are, so that it has to be built anew
+    /// from the log.
+    pub fn is_damage(&self) -> bool {
+        self.is_broken() || matches!(self, Self::Queue(QueueError::SegmentLen { .. }))
+    }
+
     /// Whether files are short or missing, as no configuration explains it.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mmap_core::{Access, FileKind, Io, IoError};
+use mmap_core::{Access, FileKind, Io, IoError, IoFile};
 
 use crate::error::IndexError;
 use crate::file::{Body, IndexFile, open_checked};
-use crate::layout::{FIRST_ENTRY, Header, Layout};
+use crate::layout::{ENTRY_LEN, FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, SLOT_LEN};
 use crate::name::is_index_name;
 use crate::options::SuspectFile;
 use crate::repair::Scan;
@@ -22,6 +22,9 @@ pub(crate) struct Loaded<I: Io> {
     pub(crate) ignored: Vec<PathBuf>,
     /// Files without a byte: a crash came between their creation and their first header.
     pub(crate) empty: Vec<PathBuf>,
+    /// A file that ends before its last entry, and those behind it: behind a gap, nobody knows what
+    /// is missing.
+    pub(crate) broken: Vec<PathBuf>,
 }
 
 /// What recovery left of them.
@@ -38,6 +41,7 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
         files: Vec::new(),
         ignored: Vec::new(),
         empty: Vec::new(),
+        broken: Vec::new(),
     };
     let entries = match io.list(dir) {
         Ok(entries) => entries,
@@ -52,6 +56,10 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
         if entry.name.to_str().is_some_and(is_index_name) && entry.len == 0 {
             loaded.empty.push(path);
         } else if entry.name.to_str().is_some_and(is_index_name) {
+            if !loaded.broken.is_empty() || is_broken(io, &path, entry.len, layout)? {
+                loaded.broken.push(path);
+                continue;
+            }
             loaded
                 .files
                 .push(Arc::new(IndexFile::open(io, path, layout)?));
@@ -61,6 +69,31 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
         }
     }
     Ok(loaded)
+}
+
+/// Whether a file that is shorter than configured was cut, and not written with another
+/// configuration: it ends before the last entry that it says to have, or that entry is where the
+/// configured counts put it, the newest of its slot.
+fn is_broken<I: Io>(io: &I, path: &Path, len: u64, layout: Layout) -> Result<bool, IndexError> {
+    if len >= layout.file_len() {
+        return Ok(false);
+    }
+    let file = io.open(path, Access::ReadOnly)?;
+    let mut header = [0; HEADER_LEN];
+    if file.read_at(&mut header, 0)? < HEADER_LEN {
+        return Ok(true);
+    }
+    let next_entry = Header::decode(&header).next_entry;
+    if next_entry <= FIRST_ENTRY || layout.entry_position(next_entry) as u64 > len {
+        return Ok(true);
+    }
+    let mut entry = [0; ENTRY_LEN];
+    let position = layout.entry_position(next_entry - 1) as u64;
+    file.read_exact_at(&mut entry, position)?;
+    let slot = layout.slot_of(IndexEntry::decode(&entry).key_hash);
+    let mut newest = [0; SLOT_LEN];
+    file.read_exact_at(&mut newest, layout.slot_position(slot) as u64)?;
+    Ok(u32::from_be_bytes(newest) == next_entry - 1)
 }
 
 impl<I: Io> Recovery<I> {

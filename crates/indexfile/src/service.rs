@@ -13,7 +13,7 @@ use crate::file::{Body, IndexFile};
 use crate::key::key_hash;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
-use crate::options::{IndexOptions, OpenPolicy, OpenReport};
+use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
 use crate::recover::{Recovery, last_used, load, remove};
 use crate::select::{self, IndexRead, TimeRange};
 
@@ -111,13 +111,22 @@ impl<I: Io> IndexService<I> {
     ) -> Result<(Self, OpenReport), IndexError> {
         options.validate()?;
         let loaded = load(&io, dir, options.layout())?;
-        for path in &loaded.empty {
+        for path in loaded.empty.iter().chain(&loaded.broken) {
             remove(&io, path)?;
         }
         let mut report = OpenReport {
             ignored: loaded.ignored,
             ..OpenReport::default()
         };
+        if !loaded.broken.is_empty() {
+            report.resume_offset = Some(resume_offset(&loaded.files));
+        }
+        let broken = loaded.broken.into_iter().map(|path| SuspectFile {
+            path,
+            entry_count: 0,
+            kept_count: 0,
+            removed: true,
+        });
         let files = match policy {
             OpenPolicy::Clean => loaded.files,
             OpenPolicy::Unclean {
@@ -131,6 +140,7 @@ impl<I: Io> IndexService<I> {
                 recovery.files
             }
         };
+        report.suspects.extend(broken);
         report.file_count = files.len();
         let end_physical_offset = last_used(&files).map(|header| header.end_physical_offset);
         let service = Self {

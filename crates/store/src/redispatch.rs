@@ -99,6 +99,11 @@ impl<'a, I: Io> Redispatch<'a, I> {
                 Ok(_) => self
                     .check
                     .compare(self.dispatcher, view, &place, tags_code)?,
+                // It is empty until it is built anew.
+                Err(DispatchError::Queue(error)) if error.is_damage() => {
+                    let key = (place.topic.to_owned(), place.queue_id);
+                    self.check.add(key, QueueFault::Damaged);
+                }
                 Err(error) => return Err(error),
             }
         }

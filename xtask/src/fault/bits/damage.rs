@@ -124,6 +124,17 @@ impl Damage {
         Some(base + range.start.min(end)..base + end)
     }
 
+    /// Whether the only file of the log is shorter now: nothing tells that from a log that was
+    /// written with another length, which is refused.
+    pub(super) fn is_like_another_configuration(&self, baseline: &Baseline) -> bool {
+        let Deed::Truncate { len } = self.deed else {
+            return false;
+        };
+        let in_log = |path: &&PathBuf| path.starts_with("commitlog");
+        let is_only = baseline.files.keys().filter(in_log).count() == 1;
+        super::is_in_log(&self.place) && is_only && len > 0
+    }
+
     /// Whether it touches a record.
     pub(super) fn touches(&self, record: &Record) -> bool {
         let range = self.log_range();

@@ -98,7 +98,9 @@ impl Rest {
         let last = reader.end().cast_signed();
         let (from, next) = self.visited.unwrap_or((last, first));
         let mut ranges = vec![(first, from.min(last))];
-        ranges.extend(self.gaps.iter().copied());
+        // A damaged record may say that it is the message of any place.
+        let held = |&(start, end): &(i64, i64)| (start.max(first), end.min(last));
+        ranges.extend(self.gaps.iter().map(held));
         if self.visited.is_some() {
             ranges.push((next.max(first), last));
         }
