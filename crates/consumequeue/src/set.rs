@@ -27,10 +27,13 @@ const NAME_LEN_MAX: usize = 255;
 pub struct ConsumeQueueSet<I: Io = OsIo> {
     root: PathBuf,
     shared: Arc<Shared<I>>,
-    topics: RwLock<HashMap<Arc<str>, Queues<I>>>,
+    topics: RwLock<Topics<I>>,
     /// Held while queues come and go, so that a topic is not created while it is deleted.
     changing: Mutex<()>,
 }
+
+/// The queues of each topic.
+type Topics<I> = HashMap<Arc<str>, Queues<I>>;
 
 /// A topic's queues by ascending id.
 type Queues<I> = Vec<(i32, Arc<ConsumeQueue<I>>)>;
@@ -293,7 +296,7 @@ struct Opening<'a, I: Io> {
     shared: &'a Arc<Shared<I>>,
     policy: OpenPolicy,
     report: OpenReport,
-    topics: HashMap<Arc<str>, Queues<I>>,
+    topics: Topics<I>,
     /// Queues that have entries in files of the configured length.
     well_count: usize,
     /// Queues of which all files are shorter.
@@ -354,7 +357,7 @@ impl<I: Io> Opening<'_, I> {
 
     /// Short files beside queues of the configured length are damage; where no queue has it, the
     /// directory was written with another configuration.
-    fn finish(mut self) -> Result<(HashMap<Arc<str>, Queues<I>>, OpenReport), ConsumeQueueError> {
+    fn finish(mut self) -> Result<(Topics<I>, OpenReport), ConsumeQueueError> {
         for short in std::mem::take(&mut self.short) {
             if self.well_count == 0 {
                 return Err(short.error);
