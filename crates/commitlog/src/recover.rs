@@ -430,7 +430,7 @@ impl<'a, I: Io> Scan<'a, I> {
         self.known.see(offset, store_ms);
         let known = &self.known;
         if offset >= known.flushed
-            && let Some(offset) = unwritten_sector(&view, offset)
+            && let Some(offset) = unwritten_sector(&view, offset, self.queue.segment_len())
         {
             return Ok(Step::Invalid(Invalid::Torn { offset }));
         }

@@ -298,10 +298,17 @@ fn check_head(head: &[u8], size: u32, offset: u64, left: u64) -> Result<(), Inva
 
 /// The first sector of the device whose share of the record's topic and properties is zeros: it
 /// was not written when the power failed. The body has its CRC.
-pub(crate) fn unwritten_sector(view: &RecordView<'_>, offset: u64) -> Option<u64> {
+///
+/// Sectors are those of the segment, whose length may be no multiple of them.
+pub(crate) fn unwritten_sector(
+    view: &RecordView<'_>,
+    offset: u64,
+    segment_len: u64,
+) -> Option<u64> {
     let tail_len = view.topic_bytes().len() + 2 + view.properties().bytes().len();
     let tail_start = view.total_size() - tail_len;
-    let mut at = offset + tail_start as u64;
+    let base = offset - offset % segment_len;
+    let mut at = offset - base + tail_start as u64;
     let mut rest = view.bytes().get(tail_start..)?;
     while !rest.is_empty() {
         let share = (SECTOR_LEN - at % SECTOR_LEN).min(rest.len() as u64);
@@ -309,7 +316,7 @@ pub(crate) fn unwritten_sector(view: &RecordView<'_>, offset: u64) -> Option<u64
         // A share of one or two bytes may be the length of empty properties; others end in 0x02.
         let is_length = sector.len() <= 2 && view.properties().bytes().is_empty();
         if !is_length && sector.iter().all(|byte| *byte == 0) {
-            return Some(at);
+            return Some(base + at);
         }
         at += share;
         rest = behind;

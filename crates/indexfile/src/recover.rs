@@ -112,11 +112,13 @@ impl<I: Io> Recovery<I> {
         };
         let mut suspicious = false;
         let mut cut = false;
+        let mut first_doubtful = None;
         for file in files {
             let header = file.header();
-            // The checkpoint moves when a full file has been synced. A file that is not full may
-            // have lost anything, its header's times included.
-            suspicious |= header.end_timestamp_ms > checkpoint_timestamp_ms || !file.is_full();
+            // The checkpoint moves when a full file has been synced; the next may end in the same
+            // millisecond. A file that is not full may have lost anything, its header's times
+            // included.
+            suspicious |= header.end_timestamp_ms >= checkpoint_timestamp_ms || !file.is_full();
             if empty.is_some_and(|empty| file.path() > empty) {
                 (suspicious, cut) = (true, true);
             }
@@ -124,11 +126,12 @@ impl<I: Io> Recovery<I> {
                 recovery.files.push(file);
                 continue;
             }
-            let kept = if cut {
-                None
+            let Repaired { kept, doubtful } = if cut {
+                Repaired::default()
             } else {
                 repair(io, &file, u64::MAX)?
             };
+            first_doubtful = first_doubtful.or(doubtful);
             recovery.suspects.push(SuspectFile {
                 path: file.path().to_owned(),
                 entry_count: header.next_entry.saturating_sub(FIRST_ENTRY),
@@ -146,6 +149,10 @@ impl<I: Io> Recovery<I> {
                 }
             }
         }
+        // Others of its message's keys may be left, and it counts as indexed by them.
+        if let Some(offset) = first_doubtful {
+            recovery.files = Self::cut(io, recovery.files, offset)?.files;
+        }
         Ok(recovery)
     }
 
@@ -153,7 +160,7 @@ impl<I: Io> Recovery<I> {
     pub(crate) fn cut(
         io: &I,
         files: Vec<Arc<IndexFile<I>>>,
-        log_end: u64,
+        mut log_end: u64,
     ) -> Result<Self, IndexError> {
         let mut recovery = Self {
             files,
@@ -166,11 +173,14 @@ impl<I: Io> Recovery<I> {
                 break;
             }
             last.replace_body(Body::Closed(header));
-            if repair(io, last, log_end)?.is_some() {
+            let Repaired { kept, doubtful } = repair(io, last, log_end)?;
+            if kept.is_none() {
+                remove(io, last.path())?;
+                recovery.files.pop();
+            } else if doubtful.is_none() {
                 break;
             }
-            remove(io, last.path())?;
-            recovery.files.pop();
+            log_end = doubtful.unwrap_or(log_end);
         }
         Ok(recovery)
     }
@@ -195,20 +205,38 @@ pub(crate) fn remove<I: Io>(io: &I, path: &Path) -> Result<(), IoError> {
     path.parent().map_or(Ok(()), |dir| io.sync_dir(dir))
 }
 
+/// What became of a file.
+#[derive(Debug, Default)]
+struct Repaired {
+    /// The ordinal behind its last entry; `None` when nothing of the file can be used.
+    kept: Option<u32>,
+    /// The message of a last entry that was dropped because it may be torn.
+    doubtful: Option<u64>,
+}
+
 /// Cuts a closed file behind its last good entry below `log_end` and builds its slots again.
-///
-/// Returns the ordinal behind that entry; `None` when nothing of the file can be used.
-fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Option<u32>, IndexError> {
+fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Repaired, IndexError> {
     let header = file.header();
     let layout = file.layout();
     let handle = open_checked(io, file.path(), layout, Access::ReadWrite)?;
     let mut scan = Scan::run(&handle, layout, &header, log_end)?;
-    scan.drop_doubtful(&header);
+    let doubtful = scan.drop_doubtful(&header);
+    if let Some(offset) = doubtful {
+        // With the other keys of its message, in the same step: found without this one after a
+        // crash in between, they would look like all of them.
+        scan = Scan::run(&handle, layout, &header, offset.min(log_end))?;
+    }
     if scan.next_entry() == FIRST_ENTRY || header.begin_timestamp_ms <= 0 {
-        return Ok(None);
+        return Ok(Repaired {
+            kept: None,
+            doubtful,
+        });
     }
     let repaired = scan.header(&header);
     scan.apply(&handle, &header, &repaired)?;
     file.replace_body(Body::Closed(repaired));
-    Ok(Some(scan.next_entry()))
+    Ok(Repaired {
+        kept: Some(scan.next_entry()),
+        doubtful,
+    })
 }

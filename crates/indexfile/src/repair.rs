@@ -15,6 +15,9 @@ use crate::layout::{ENTRY_LEN, FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layo
 /// Entries read at once, and slots compared at once.
 const CHUNK_COUNT: u32 = 16 * 1024;
 
+/// What a device writes whole or not at all.
+const SECTOR_LEN: usize = 512;
+
 /// What replaying a file's entries found.
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -67,15 +70,24 @@ impl Scan {
         self.next_entry
     }
 
-    /// Takes the last entry back if the entries end where no writer has left them: it may be torn
-    /// as well, in a field that nothing checks.
-    pub(crate) fn drop_doubtful(&mut self, header: &Header) {
-        let left_so = self.reached_log_end || self.next_entry == header.next_entry;
-        if !left_so && self.next_entry > FIRST_ENTRY {
-            self.set_slot(self.last.key_hash, self.last.previous.cast_unsigned());
-            self.next_entry -= 1;
-            self.last = self.before_last;
+    /// Takes the last entry back if the entries end where no writer has left them, or if its end
+    /// lies in a sector of its own and is zeros: it may be torn as well, in fields that nothing
+    /// checks. Returns the offset of its message.
+    pub(crate) fn drop_doubtful(&mut self, header: &Header) -> Option<u64> {
+        if self.next_entry == FIRST_ENTRY {
+            return None;
         }
+        let left_so = self.reached_log_end || self.next_entry == header.next_entry;
+        let is_cut_short = self.crosses_sector(self.next_entry - 1)
+            && (self.last.seconds_since_begin, self.last.previous) == (0, 0);
+        if left_so && !is_cut_short {
+            return None;
+        }
+        let dropped = self.last;
+        self.set_slot(dropped.key_hash, dropped.previous.cast_unsigned());
+        self.next_entry -= 1;
+        self.last = self.before_last;
+        u64::try_from(dropped.physical_offset).ok()
     }
 
     /// The header that goes with the good entries.
@@ -124,6 +136,11 @@ impl Scan {
         file.sync_data()
     }
 
+    /// Whether the device writes this entry in two parts.
+    fn crosses_sector(&self, ordinal: u32) -> bool {
+        self.layout.entry_position(ordinal) % SECTOR_LEN > SECTOR_LEN - ENTRY_LEN
+    }
+
     /// Whether `entry` can be the next one; if so, takes it in.
     fn accept(&mut self, entry: IndexEntry, header: &Header, log_end: u64) -> bool {
         if entry == IndexEntry::default() || entry.key_hash < 0 || entry.seconds_since_begin < 0 {
@@ -139,7 +156,9 @@ impl Scan {
         };
         let slot = self.layout.slot_of(entry.key_hash) as usize;
         let continues = self.slots.get(slot).copied() == Some(entry.previous.cast_unsigned());
-        if !in_order || !continues {
+        // Written in two parts, of which the first has not arrived.
+        let is_headless = entry.key_hash == 0 && self.crosses_sector(self.next_entry);
+        if !in_order || !continues || is_headless {
             return false;
         }
         if offset >= log_end {

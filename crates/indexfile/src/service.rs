@@ -407,6 +407,12 @@ impl<I: Io> IndexService<I> {
         if last.is_none() {
             self.io.create_dir_all(&self.dir)?;
         }
+        // A missing file in the middle would not be noticed, so at most one name is in doubt.
+        if self.directory_dirty.swap(false, Ordering::AcqRel) {
+            self.io.sync_dir(&self.dir).inspect_err(|_| {
+                self.directory_dirty.store(true, Ordering::Release);
+            })?;
+        }
         let path = self.dir.join(name);
         let previous = last.map(|file| file.header()).unwrap_or_default();
         let layout = self.options.layout();

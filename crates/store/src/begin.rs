@@ -111,15 +111,16 @@ impl Found {
         })
     }
 
-    /// The end of what the state vouches for, with the store time of the record before it, if
-    /// queues and index are still as far as they were.
+    /// The end of the record by which the state knows the log, with its store time, if queues and
+    /// index are still as far as they were. The state may vouch for more, but not say when the last
+    /// record of that was stored.
     fn remembered_place(&self, derived: &DerivedEnds) -> Option<(u64, i64)> {
         let remembered = self.remembered.as_ref()?;
         let state = &remembered.state;
         let anchor = state.anchor.filter(|_| remembered.is_certain)?;
         let has_index = derived.index.is_none_or(|end| end >= state.index_end);
         let has_entries = has_index && derived.queues >= anchor.end();
-        has_entries.then_some((state.flushed.min(state.derived), anchor.store_ms))
+        has_entries.then_some((anchor.end(), anchor.store_ms))
     }
 
     /// RocketMQ's rule, by segments, and before the end of the index.

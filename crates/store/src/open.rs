@@ -69,6 +69,12 @@ pub(crate) fn open<I: Io>(
         ..
     } = derived;
 
+    // Before anything is changed: a crash from here on must not pass for a clean stop, after which
+    // derived files are believed.
+    let marked = match ownership.mark_open(io) {
+        Err(error) if !error.is_full() => return Err(error.into()),
+        marked => marked,
+    };
     let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
     let segments = opening.segments();
     let range = (segments.min_offset(), from.offset, segments.published());
@@ -92,10 +98,8 @@ pub(crate) fn open<I: Io>(
         ..Phase::named("settle")
     });
     let is_read_only = recovery.read_only.is_some();
-    if let Err(error) = ownership.mark_open(io)
-        && !(is_read_only && error.is_full())
-    {
-        return Err(error.into());
+    if !is_read_only {
+        marked?;
     }
     if !is_read_only {
         settling.remember_queues();

@@ -661,6 +661,9 @@ impl<I: Io> Core<I> {
         &self,
         pause: &mut dyn FnMut(Duration) -> bool,
     ) -> Result<Cleaned, CleanError> {
+        // A queue that lost the entries of messages that are gone from the log would give their
+        // offsets to others. A failure is told by the flush itself, and makes no space.
+        let _told = self.step_flush_derived();
         let cleaned = self.cleaner.round(&self.cleanable(), pause);
         self.note(health::CLEANING, &cleaned);
         cleaned

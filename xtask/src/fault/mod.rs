@@ -6,6 +6,7 @@
 
 mod binary;
 mod bits;
+mod crash;
 mod disk;
 mod fusefs;
 mod java;
@@ -33,6 +34,8 @@ use crate::test::Suite;
 pub enum FaultCommand {
     /// Flipped bits, lost sectors and short files: no record that they do not touch is lost.
     Bits(seeds::Arguments),
+    /// A store on a simulated machine that dies at any point, also while it recovers.
+    Crash(seeds::Arguments),
     /// The real broker killed (SIGKILL) under load, again and again.
     Kill(kill::KillArguments),
     /// The real broker on a file system that forgets, at a power cut, what was not synced.
@@ -47,6 +50,7 @@ pub enum FaultCommand {
 pub fn run(command: &FaultCommand) -> Result<()> {
     match command {
         FaultCommand::Bits(arguments) => bits::run(arguments),
+        FaultCommand::Crash(arguments) => crash::run(arguments),
         FaultCommand::Kill(arguments) => kill::run(arguments),
         FaultCommand::Power(arguments) => power::run(arguments),
         FaultCommand::Disk(arguments) => disk::run(arguments),
@@ -58,6 +62,7 @@ pub fn run(command: &FaultCommand) -> Result<()> {
 pub fn suites() -> Vec<Suite> {
     vec![
         bits::suite(),
+        crash::suite(),
         kill::suite(),
         power::suite(),
         disk::suite(),

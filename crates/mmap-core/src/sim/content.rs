@@ -97,7 +97,7 @@ impl Inode {
         let survived = match style {
             CrashStyle::KillProcess => old.to_vec(),
             CrashStyle::LoseUnsynced => old.durable.clone(),
-            CrashStyle::Tear => old.torn(random),
+            CrashStyle::Tear | CrashStyle::Scatter => old.torn(random),
         };
         let killed_only = style == CrashStyle::KillProcess;
         let inode = Self::new(space, survived.len());
@@ -429,6 +429,7 @@ unsafe impl RawMap for SimMap {
     /// # Panics
     /// If a page has no block and the device is full: a real one raises SIGBUS then.
     fn begin_write(&self, position: usize, len: usize) -> SimWriteGuard<'_> {
+        self.io.pass(&mut self.io.device());
         let mut content = self.inode.lock();
         let touched = content.touch(self.start + position, len);
         if let Err(error) = touched {

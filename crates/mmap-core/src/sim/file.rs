@@ -5,8 +5,8 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::SimIo;
 use super::content::{Inode, SimMap};
+use super::{SECTOR_LEN, SimIo};
 use crate::error::IoError;
 use crate::io::{Access, IoFile};
 
@@ -44,10 +44,16 @@ impl SimFile {
     /// Writes what `check_write` lets through: all, or of a write that is to fail a first part.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), IoError> {
         const OP: &str = "write";
+        if self.io.dies_next() && self.access == Access::ReadWrite {
+            let len = self.first_part(bytes.len(), offset);
+            self.change(OP, offset, |content, position| {
+                content.write_at(position, &bytes[..len])
+            })?;
+        }
         let mut result = self.check_write(OP).map_err(|error| error.at(offset));
         let len = match &result {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0,
-            Err(_) => self.io.device().random.up_to(bytes.len().saturating_sub(1)),
+            Err(_) => self.first_part(bytes.len(), offset),
             Ok(()) => bytes.len(),
         };
         let written = self.change(OP, offset, |content, position| {
@@ -57,6 +63,14 @@ impl SimFile {
             result = written.map_err(|error| error.at(offset));
         }
         result
+    }
+
+    /// How much of a write arrives that is not completed: it ends between two sectors.
+    fn first_part(&self, len: usize, offset: u64) -> usize {
+        let len = self.io.device().random.up_to(len.saturating_sub(1));
+        let end = offset.saturating_add(len as u64);
+        end.saturating_sub(end % SECTOR_LEN as u64)
+            .saturating_sub(offset) as usize
     }
 
     /// Changes the content at an offset, or for a length, that must be one of this machine.

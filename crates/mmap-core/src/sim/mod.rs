@@ -6,7 +6,8 @@
 //!
 //! How it is not like a disk:
 //! - Names become durable by `sync_dir` of their directory only (ext4 also makes a new file's name
-//!   durable when the file is synced), in the order in which they were changed.
+//!   durable when the file is synced); by themselves in the order in which they were changed, or
+//!   (`CrashStyle::Scatter`), as the standard allows and ext4 does not do, in any.
 //! - A page is 4096 bytes, a sector 512; a sector is written whole or not at all.
 //! - A sync that fails leaves its pages clean and lost, as ext4 does: a later sync proves nothing.
 //! - Writing through a mapping where no block was allocated panics if the device is full; a real
@@ -87,6 +88,8 @@ pub enum CrashStyle {
     /// Power is cut at a bad time: of each page everything, nothing or some sectors; of the file's
     /// length the old or the new; of the names' changes a first part.
     Tear,
+    /// As `Tear`, but of the names' changes any: no journal keeps them in order.
+    Scatter,
 }
 
 /// A lock held on a simulated device.
@@ -104,6 +107,15 @@ struct Device {
     now_ms: u64,
     /// How often the power was cut.
     boot_count: u64,
+    end: Option<End>,
+}
+
+/// When the machine dies, and what it leaves.
+enum End {
+    /// Before so many more operations, counted down to 0.
+    Coming { countdown: u64, style: CrashStyle },
+    /// It has, and left this.
+    Wreck(SimIo),
 }
 
 impl SimIo {
@@ -133,6 +145,7 @@ impl SimIo {
             locked: BTreeSet::new(),
             now_ms,
             boot_count,
+            end: None,
         };
         Self {
             device: Arc::new(Mutex::new(device)),
@@ -146,7 +159,10 @@ impl SimIo {
     /// nothing of that reaches the new one.
     #[must_use]
     pub fn crash(&self, style: CrashStyle) -> Self {
-        let mut device = self.device();
+        self.left_behind(&mut self.device(), style)
+    }
+
+    fn left_behind(&self, device: &mut Device, style: CrashStyle) -> Self {
         let space = Arc::new(SpaceMeter::new(self.space.limit()));
         let mut pages = Random::new(device.random.next());
         let mut names = Random::new(device.random.next());
@@ -156,6 +172,54 @@ impl SimIo {
         let seed = device.random.next();
         let boot_count = device.boot_count + u64::from(style != CrashStyle::KillProcess);
         Self::with(Random::new(seed), names, space, device.now_ms, boot_count)
+    }
+
+    /// Lets the machine die right before the `nth` operation from now on (from 1; storing through a
+    /// mapping counts as one), or in the middle of it, if it is a write to a file. What is left is
+    /// a [`wreck`](SimIo::wreck); this device goes on as after [`crash`](SimIo::crash).
+    pub fn crash_at(&self, nth: u64, style: CrashStyle) {
+        self.device().end = Some(End::Coming {
+            countdown: nth,
+            style,
+        });
+    }
+
+    /// What [`crash_at`](SimIo::crash_at) has left, once it has come; given out once.
+    pub fn wreck(&self) -> Option<Self> {
+        let mut device = self.device();
+        match device.end.take() {
+            Some(End::Wreck(wreck)) => Some(wreck),
+            end => {
+                device.end = end;
+                None
+            }
+        }
+    }
+
+    /// Whether [`crash_at`](SimIo::crash_at) has come.
+    pub fn is_wrecked(&self) -> bool {
+        matches!(self.device().end, Some(End::Wreck(_)))
+    }
+
+    /// Takes back what [`crash_at`](SimIo::crash_at) has set.
+    pub fn cancel_crash(&self) {
+        self.device().end = None;
+    }
+
+    /// Whether the machine dies with the next operation.
+    fn dies_next(&self) -> bool {
+        matches!(self.device().end, Some(End::Coming { countdown: 1, .. }))
+    }
+
+    /// Counts down to the machine's end.
+    fn pass(&self, device: &mut Device) {
+        if let Some(End::Coming { countdown, style }) = &mut device.end {
+            *countdown = countdown.saturating_sub(1);
+            if *countdown == 0 {
+                let style = *style;
+                device.end = Some(End::Wreck(self.left_behind(device, style)));
+            }
+        }
     }
 
     /// Lets the kernel write some dirty pages and some changes of names by itself.
@@ -231,6 +295,7 @@ impl SimIo {
     /// As [`check`](SimIo::check), and goes on with the device.
     fn begin(&self, op: &'static str, path: &Path) -> Result<MutexGuard<'_, Device>, IoError> {
         let mut device = self.device();
+        self.pass(&mut device);
         device.now_ms += 1;
         device
             .faults

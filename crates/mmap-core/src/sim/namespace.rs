@@ -118,14 +118,17 @@ impl Namespace {
                     .collect(),
             };
         }
-        let count = if style == CrashStyle::Tear {
-            random.up_to(self.pending.len())
-        } else {
-            0
-        };
         let mut names = self.durable.clone();
-        for change in &self.pending[..count] {
-            change.clone().apply(&mut names);
+        let count = random.up_to(self.pending.len());
+        for (index, change) in self.pending.iter().enumerate() {
+            let survives = match style {
+                CrashStyle::Tear => index < count,
+                CrashStyle::Scatter => random.coin(),
+                _ => false,
+            };
+            if survives {
+                change.clone().apply(&mut names);
+            }
         }
         let reachable = |path: &Path| {
             let mut above = path.ancestors().skip(1);
