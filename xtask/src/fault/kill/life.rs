@@ -142,6 +142,11 @@ impl Life {
         !matches!(self.process.child().try_wait(), Ok(None))
     }
 
+    /// Whether its recovery has cut bytes off the log.
+    pub fn has_cut(&self) -> bool {
+        self.recovery.contains("cut off")
+    }
+
     fn signal(&mut self, signal: Signal) {
         // The number of a process that has been waited for may be another's.
         if !self.has_ended() {

@@ -113,6 +113,11 @@ impl Store {
             Start::Killed(place) => return self.was_killed("starting", place),
             Start::Ready(life) => life,
         };
+        if life.has_cut() {
+            let death = life.kill()?;
+            self.died("idle", &death)?;
+            return self.check_cut();
+        }
         let checked = self.check(&mut life, failpoints.is_some())?;
         match fate.load() {
             Some(load) if checked => self.load(life, fate, load),
@@ -160,7 +165,7 @@ impl Store {
                 "a kill damages nothing: {recovery}"
             );
         }
-        if recovery.contains("cut off") {
+        if life.has_cut() {
             self.figures.cuts += 1;
             ensure!(
                 self.quarantined() > kept_before,
@@ -310,13 +315,25 @@ impl Store {
         Ok(())
     }
 
+    /// What the last start has cut off the log does not come back.
+    fn check_cut(&mut self) -> Result<()> {
+        let mut life = self.start()?;
+        ensure!(
+            !life.has_cut(),
+            "what was cut off came back: {}",
+            life.recovery
+        );
+        self.check(&mut life, false)?;
+        self.stop(life)
+    }
+
     /// Starts and stops it twice without load: what the first time leaves, the second keeps.
     fn check_unchanged(&mut self) -> Result<()> {
         let mut left = Vec::new();
         for _ in 0..2 {
             let mut life = self.start()?;
             ensure!(
-                left.is_empty() || !life.recovery.contains("cut off"),
+                left.is_empty() || !life.has_cut(),
                 "what was cut off came back: {}",
                 life.recovery
             );
