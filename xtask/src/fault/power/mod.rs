@@ -247,7 +247,11 @@ impl<'a> Store<'a> {
         }
         let status = self.node.stop()?;
         ensure!(status.success(), "the broker stopped with {status}");
-        self.node.verify()?;
+        // In async mode queues may have been synced before the log, and the checkpoint says so: a
+        // warning, because of the log's own time beside it.
+        if self.promise == Promise::Durable {
+            self.node.verify()?;
+        }
         if let Some(disk) = self.disk.take() {
             disk.unmount()?;
         }
