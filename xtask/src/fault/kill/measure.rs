@@ -57,23 +57,29 @@ pub fn run(binary: &Path, dir: &Path) -> Result<()> {
         println!("killed with {} MiB of bodies, {topics} topics:", sent >> 20);
         for _ in 0..REPEATS {
             let life = ready(&program)?;
-            println!(
-                "  ready after {:.1} ms; {}",
-                life.ready_after.as_secs_f64() * 1e3,
-                life.recovery
-            );
+            show(&life);
             life.kill()?;
         }
     }
     ready(&program)?.stop(None)?;
     let life = ready(&program)?;
-    println!(
-        "stopped cleanly:\n  ready after {:.1} ms; {}",
-        life.ready_after.as_secs_f64() * 1e3,
-        life.recovery
-    );
+    println!("stopped cleanly:");
+    show(&life);
     life.stop(None)?;
     Ok(())
+}
+
+/// How long the start took, and which of its phases took how much.
+fn show(life: &Life) {
+    let ms = life.ready_after.as_secs_f64() * 1e3;
+    println!("  ready after {ms:.1} ms; {}", life.recovery);
+    let log = life.log();
+    let phases = log
+        .split_once("phases=\"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    if let Some((phases, _)) = phases {
+        println!("    {phases}");
+    }
 }
 
 fn ready(program: &Program) -> Result<Life> {
