@@ -304,6 +304,11 @@ impl<I: Io> Opening<I> {
         end: u64,
         is_tail_zero: bool,
     ) -> Result<(), LogError> {
+        let unsynced = from.known.flushed.clamp(from.offset, end.max(from.offset));
+        if from.known.is_power_kept {
+            // The process may have ended because a sync had failed.
+            self.writer.write_again(unsynced, end)?;
+        }
         if is_tail_zero {
             self.writer.resume(end)?;
         } else {

@@ -94,6 +94,27 @@ impl<I: Io> SegmentWriter<I> {
         Ok(file.sync_data()?)
     }
 
+    /// Writes the bytes from `offset` to `end` again as they are, so that the next flush hands them
+    /// to the device: after a sync that failed, the kernel may hold pages that it takes for written
+    /// and that never were. Only before the queue serves anybody.
+    ///
+    /// # Errors
+    /// [`QueueError::OutOfRange`], or those of reading and writing.
+    pub fn write_again(&mut self, offset: u64, end: u64) -> Result<(), QueueError> {
+        let segment_len = self.queue.segment_len();
+        let mut buf = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let len = (end - at).min(segment_len - at % segment_len).min(SCAN_LEN);
+            let (file, position) = self.file_to_change(at, len)?;
+            buf.resize(len as usize, 0);
+            file.read_exact_at(&mut buf, position)?;
+            file.write_all_at(&buf, position)?;
+            at += len;
+        }
+        Ok(())
+    }
+
     /// Makes `end` the end of what readers see and changes no file: for a queue that is only read,
     /// because what is behind its end cannot be cut off. Nothing may be appended any more.
     ///

@@ -265,6 +265,27 @@ fn after_a_power_loss_damage_below_the_synced_offset_is_passed_over() {
 }
 
 #[test]
+fn what_a_failed_sync_has_lost_is_synced_after_the_process_has_died() {
+    let (mut scene, store) = Scene::with(20);
+    store.log().flush_now().unwrap();
+    store.step_flush_derived().unwrap();
+    for _ in 0..10 {
+        scene.put(&store);
+    }
+    // The kernel takes the pages for written now, and they are not.
+    scene.io.fail_next("msync", std::io::ErrorKind::Other);
+    store.log().flush_now().unwrap_err();
+    scene.kill(store);
+    let (store, report) = scene.open().unwrap();
+    assert!(report.is_power_kept, "{report}");
+    assert_eq!(store.log().flushed(), store.log().max_offset());
+    drop(store);
+    scene.io = scene.io.crash(CrashStyle::LoseUnsynced);
+    let (store, _) = scene.open().unwrap();
+    scene.check(&store, &[]);
+}
+
+#[test]
 fn damage_can_be_refused() {
     let (mut scene, store) = Scene::with(30);
     scene.kill(store);
