@@ -662,8 +662,10 @@ impl<I: Io> Core<I> {
         pause: &mut dyn FnMut(Duration) -> bool,
     ) -> Result<Cleaned, CleanError> {
         // A queue that lost the entries of messages that are gone from the log would give their
-        // offsets to others. A failure is told by the flush itself, and makes no space.
-        let _told = self.step_flush_derived();
+        // offsets to others. The flush itself tells of its failure.
+        if self.step_flush_derived().is_err() {
+            return Ok(Cleaned::default());
+        }
         let cleaned = self.cleaner.round(&self.cleanable(), pause);
         self.note(health::CLEANING, &cleaned);
         cleaned

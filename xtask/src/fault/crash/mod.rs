@@ -302,6 +302,10 @@ impl Machine {
         if left == Left::Closed && deaths == 0 {
             ensure!(report.log.cut.is_none(), "a closed log was cut");
         }
+        ensure!(
+            report.log.cut.is_none() || !report.quarantined.is_empty(),
+            "what was cut off the log was not kept aside"
+        );
         for message in &mut self.model.issued {
             message.is_durable |= message.survives_kill;
         }
