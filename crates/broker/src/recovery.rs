@@ -42,6 +42,13 @@ pub(crate) fn tell(report: &OpenReport) {
             "messages are lost to damage"
         );
     }
+    if let Some(cut) = &report.log.cut {
+        let (offset, len, reason) = (cut.offset, cut.len, &cut.reason);
+        tracing::warn!(offset, len, %reason, "the log ends here; what stood behind is cut off");
+    }
+    for queue in &report.rebuilt_queues {
+        tracing::warn!(%queue, "a consume queue was built again");
+    }
     for path in &report.quarantined {
         let path = path.display();
         tracing::warn!(%path, "what was taken out of the log is kept");

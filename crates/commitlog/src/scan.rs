@@ -321,7 +321,16 @@ pub(crate) fn unwritten_sector(
         at += share;
         rest = behind;
     }
-    None
+    unwritten_end(view, offset)
+}
+
+/// Where the zeros begin that the properties end in: a process that was killed while it copied the
+/// record may leave them anywhere. Properties end in 0x02, or in a value.
+fn unwritten_end(view: &RecordView<'_>, offset: u64) -> Option<u64> {
+    let properties = view.properties().bytes();
+    let written = properties.iter().rposition(|byte| *byte != 0);
+    let zeros = properties.len() - written.map_or(0, |last| last + 1);
+    (zeros > 0).then(|| offset + (view.total_size() - zeros) as u64)
 }
 
 fn check_crc(view: &RecordView<'_>, crc: CrcCheck) -> Result<(), RecordError> {

@@ -81,7 +81,10 @@ pub(crate) fn open<I: Io>(
     let mut redispatch = Redispatch::new(&dispatcher, check, options.recovery, progress, range);
     let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
     let (log, recovery) = recovered.map_err(refusal)?;
-    phases.push(Phase::of_log(&recovery));
+    phases.push(Phase {
+        rebuilt: redispatch.appended_count,
+        ..Phase::of_log(&recovery)
+    });
     let mut settling = Settling {
         log: &log,
         dispatcher: &dispatcher,

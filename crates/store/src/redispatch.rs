@@ -50,6 +50,8 @@ pub(crate) struct Redispatch<'a, I: Io> {
     pub(crate) missing: Vec<Missing>,
     /// The first hole.
     pub(crate) first_hole: Option<u64>,
+    /// Queue entries that records of the scan did not have.
+    pub(crate) appended_count: u64,
     /// Whether there was no space for entries.
     is_full: bool,
     /// The first record that has no entries, because there was no space for them.
@@ -78,6 +80,7 @@ impl<'a, I: Io> Redispatch<'a, I> {
             check,
             missing: Vec::new(),
             first_hole: None,
+            appended_count: 0,
             is_full: false,
             undispatched_from: None,
             next_offsets: BTreeMap::new(),
@@ -95,7 +98,10 @@ impl<'a, I: Io> Redispatch<'a, I> {
                 Err(DispatchError::Gap { max_index, .. }) => {
                     self.gap(view, &place, tags_code, max_index)?;
                 }
-                Ok(Some(PutOutcome::Appended)) => self.check_first(&place)?,
+                Ok(Some(PutOutcome::Appended)) => {
+                    self.appended_count += 1;
+                    self.check_first(&place)?;
+                }
                 Ok(_) => self
                     .check
                     .compare(self.dispatcher, view, &place, tags_code)?,

@@ -57,9 +57,12 @@ pub struct Missing {
 /// One phase of opening a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {
-    /// What was done: `consume queues`, `index`, `log`, `settle`, `rebuild`.
+    /// What was done: `consume queues` and `index` (finding them), `log` (reading it, and giving
+    /// records the entries that they lack), `settle` (bringing queues and index in line, and
+    /// building again what is wrong).
     pub name: &'static str,
-    /// Files that were looked at.
+    /// Files of the log or the index that were looked at; of the queues their count, and in
+    /// `settle` that of the queues built again.
     pub files: u64,
     /// Bytes of the log that were read.
     pub bytes: u64,

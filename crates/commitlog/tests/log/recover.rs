@@ -168,6 +168,20 @@ fn a_missing_sector_of_the_properties_is_found_above_the_flushed_offset() {
 }
 
 #[test]
+fn properties_that_end_in_zeros_are_found_above_the_flushed_offset() {
+    let properties = b"KEYS\x01key\x02TAGS\x01a-rather-long-tag\x02";
+    let end = record_len(b"x", properties);
+    let io = SimIo::new(2);
+    let Opened { log, .. } = open(&io, ASYNC);
+    let mut record = log.prepare(&message(0, b"x", properties)).unwrap();
+    log.append(&mut record, &QueueCursor::new(0)).unwrap();
+    log.close().unwrap();
+    damage(&io, end - 5, &[0; 5]);
+    let reason = open(&io, ASYNC).report.cut.unwrap().reason;
+    assert_eq!(reason, Invalid::Torn { offset: end - 5 });
+}
+
+#[test]
 fn a_clock_that_was_set_back_costs_nothing_below_the_flushed_offset() {
     let io = SimIo::new(2);
     log_of(&io, 10);
