@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::cursor::QueueCursor;
 use crate::error::{AppendError, Failure, LogError, Misplaced, ReadError};
 use crate::options::CommitLogOptions;
-use crate::recover::Visitor;
+use crate::recover::{PROGRESS_STRIDE, Visitor};
 use crate::scan::{CrcCheck, Found, Scanner};
 use crate::service::{LogServices, Next};
 
@@ -265,8 +265,8 @@ impl<I: Io> CommitLog<I> {
     }
 
     /// Shows each record from `from`, where a record starts, up to what readers may see, read by
-    /// `pread` and with its CRC checked: for building derived files again. Ends at the first bytes
-    /// that are not the record which belongs there, and returns where.
+    /// `pread` and with its CRC checked: for building derived files again. Bytes that are no records
+    /// are passed over if there are good ones behind them; returns where the last of these ends.
     ///
     /// # Errors
     ///
@@ -275,7 +275,12 @@ impl<I: Io> CommitLog<I> {
         let (end, segment_len) = (self.visible(), self.core.queue.segment_len());
         let mut scanner = Scanner::new(&self.core.queue, CrcCheck::Body);
         let mut offset = from;
+        let mut told = from;
         while offset < end {
+            if offset - told >= PROGRESS_STRIDE {
+                told = offset;
+                visitor.progress(offset);
+            }
             match scanner.look_at(offset)? {
                 Found::Record(view) => {
                     visitor
@@ -284,7 +289,10 @@ impl<I: Io> CommitLog<I> {
                     offset += view.total_size() as u64;
                 }
                 Found::SegmentEnd => offset += segment_len - offset % segment_len,
-                Found::Invalid(_) => break,
+                Found::Invalid(_) => match scanner.next_good(offset, end, &mut |_| true)? {
+                    Some(next) => offset = next.offset,
+                    None => break,
+                },
             }
         }
         Ok(offset.min(end))

@@ -222,16 +222,23 @@ impl<I: Io> Opening<I> {
         let kept = scan.keep_aside(&pieces, quarantine);
         let Scan {
             end,
+            known,
             last_store_ms,
             mut report,
             ..
         } = scan;
+        // From here on it has to be synced; what the scan has learned counts.
+        let unsynced = known.flushed.max(from.offset).min(end);
         match kept {
-            Ok(()) => self.change(from, end, is_tail_zero, &report.holes)?,
+            Ok(()) => {
+                self.fill(&report.holes)?;
+                self.write_again(&known, unsynced, end)?;
+                self.set_end(end, is_tail_zero)?;
+            }
             Err(LogError::Quarantine { source, .. }) if is_full(&source) => {
                 quarantine.abandon();
+                self.write_again(&known, unsynced, end)?;
                 self.writer.limit_to(end)?;
-                self.sync(from, end)?;
                 report.read_only = Some(source.to_string());
             }
             Err(error) => {
@@ -239,6 +246,8 @@ impl<I: Io> Opening<I> {
                 return Err(error);
             }
         }
+        self.writer.mark_unflushed(unsynced);
+        self.queue.flush(FlushPolicy::All)?;
         report.elapsed = self.clock.monotonic().saturating_sub(started);
         let log = CommitLog::new(
             self.options,
@@ -253,18 +262,21 @@ impl<I: Io> Opening<I> {
         Ok((log, report))
     }
 
-    /// Takes out of the files what was kept aside.
-    fn change(
-        &mut self,
-        from: &RecoverFrom,
-        end: u64,
-        is_tail_zero: bool,
-        holes: &[Hole],
-    ) -> Result<(), LogError> {
+    /// Puts fillers in the places of what was kept aside.
+    fn fill(&mut self, holes: &[Hole]) -> Result<(), LogError> {
         for hole in holes {
             hole::fill(&mut self.writer, hole, &self.options.limits)?;
         }
-        self.set_end(from, end, is_tail_zero)
+        Ok(())
+    }
+
+    /// The process may have ended because a sync had failed: what is not known to be synced is
+    /// handed to the kernel again.
+    fn write_again(&mut self, known: &Known, offset: u64, end: u64) -> Result<(), LogError> {
+        if known.is_power_kept {
+            self.writer.write_again(offset, end)?;
+        }
+        Ok(())
     }
 
     /// What `look` says of the record at `offset`; `None` where no whole record stands. A way to
@@ -297,31 +309,13 @@ impl<I: Io> Opening<I> {
         Ok(())
     }
 
-    /// Makes `end` the end, with zeros behind it, and everything before it durable.
-    fn set_end(
-        &mut self,
-        from: &RecoverFrom,
-        end: u64,
-        is_tail_zero: bool,
-    ) -> Result<(), LogError> {
-        let unsynced = from.known.flushed.clamp(from.offset, end.max(from.offset));
-        if from.known.is_power_kept {
-            // The process may have ended because a sync had failed.
-            self.writer.write_again(unsynced, end)?;
-        }
+    /// Makes `end` the end, with zeros behind it.
+    fn set_end(&mut self, end: u64, is_tail_zero: bool) -> Result<(), LogError> {
         if is_tail_zero {
             self.writer.resume(end)?;
         } else {
             self.writer.truncate(end)?;
         }
-        self.sync(from, end)
-    }
-
-    fn sync(&mut self, from: &RecoverFrom, end: u64) -> Result<(), LogError> {
-        // A process that was killed leaves bytes in the page cache that no sync has covered.
-        self.writer
-            .mark_unflushed(from.known.flushed.clamp(from.offset, end));
-        self.queue.flush(FlushPolicy::All)?;
         Ok(())
     }
 }
@@ -333,7 +327,7 @@ fn is_full(error: &CallerError) -> bool {
 }
 
 /// How often the visitor hears how far the scan has come.
-const PROGRESS_STRIDE: u64 = 1 << 20;
+pub(crate) const PROGRESS_STRIDE: u64 = 1 << 20;
 
 /// One walk over the records.
 struct Scan<'a, I: Io> {

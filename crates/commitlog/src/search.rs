@@ -40,7 +40,11 @@ impl<I: Io> Scanner<'_, I> {
         {
             return Ok(Some(resume));
         }
-        self.first_good(offset + FILLER_LEN_MIN, files_end, accept)
+        let segment_len = self.segment_len();
+        // What is damaged may be the end of a segment, shorter than any record.
+        let segment_end = offset - offset % segment_len + segment_len;
+        let from = (offset + FILLER_LEN_MIN).min(segment_end);
+        self.first_good(from, files_end, accept)
     }
 
     /// As [`next_good`](Self::next_good), for a place where nothing tells of a record.

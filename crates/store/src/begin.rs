@@ -76,7 +76,7 @@ impl Found {
         let remembered = remembered.filter(|state| state.flushed > synced_base);
         Ok(Known {
             flushed: remembered.map_or(synced_base, |state| state.flushed),
-            flushed_last_ms: remembered.and_then(|state| Some(state.anchor?.store_ms)),
+            flushed_last_ms: remembered.map(|state| state.flushed_ms),
             flushed_before_ms: self.times.flushed_before_ms(),
             is_power_kept: self.is_power_kept,
             last_store_ms: None,

@@ -16,13 +16,14 @@ impl<I: Io> Core<I> {
         let mut file = self.lock_state();
         let Some(open) = file.as_mut() else { return };
         let flushed = self.log.flushed();
-        let anchor = self
-            .anchor_below(flushed.min(derived))
-            .or(open.last().anchor);
+        // Store times do not run ahead of the clock by more than it was set back.
+        let flushed_ms = self.clock.wall_ms().max(self.dispatcher.last_store_ms());
+        let anchor = open.anchor_below(flushed.min(derived), self.newest_record());
         let index = self.dispatcher.index.as_ref();
         let state = State {
             segment_len: self.options().segment_len,
             flushed,
+            flushed_ms,
             derived,
             index_end: index
                 .and_then(|index| index.end_physical_offset())
@@ -36,12 +37,12 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// The last dispatched record, if it ends at or below `offset`.
-    fn anchor_below(&self, offset: u64) -> Option<Anchor> {
+    /// The last dispatched record.
+    fn newest_record(&self) -> Option<Anchor> {
         let slice = self.log.record_at(self.dispatcher.last_record()?).ok()?;
-        let Ok(Parsed::Record(view)) = RecordView::parse(&slice) else {
-            return None;
-        };
-        Some(Anchor::of(&view)).filter(|anchor| anchor.end() <= offset)
+        match RecordView::parse(&slice) {
+            Ok(Parsed::Record(view)) => Some(Anchor::of(&view)),
+            _ => None,
+        }
     }
 }

@@ -10,7 +10,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | `FMQ1` |
-//! | 4 | 4 | CRC-32 of the bytes from 8 to 120, without its highest bit |
+//! | 4 | 4 | CRC-32 of the bytes from 8 to 128, without its highest bit |
 //! | 8 | 8 | sequence |
 //! | 16 | 8 | length of a segment of the log |
 //! | 24 | 8 | everything below this offset of the log is synced |
@@ -21,6 +21,7 @@
 //! | 60 | 4 | CRC of its body |
 //! | 64 | 8 | its store time, ms |
 //! | 72 | 48 | name of the machine's run (boot id), padded with zeros |
+//! | 120 | 8 | nothing that is synced was stored after this time, ms |
 //!
 //! The anchor ties it to the log: if another record stands there, a Java broker has cut the log and
 //! written on since, and the offsets mean nothing.
@@ -39,7 +40,8 @@ const CRC_POSITION: usize = 4;
 const FIELDS_POSITION: usize = 8;
 const BOOT_ID_POSITION: usize = 72;
 const BOOT_ID_LEN: usize = 48;
-const FIELDS_END: usize = BOOT_ID_POSITION + BOOT_ID_LEN;
+const FLUSHED_MS_POSITION: usize = BOOT_ID_POSITION + BOOT_ID_LEN;
+const FIELDS_END: usize = FLUSHED_MS_POSITION + 8;
 
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,6 +49,8 @@ pub(crate) struct State {
     pub(crate) segment_len: u64,
     /// Everything below is synced in the log.
     pub(crate) flushed: u64,
+    /// Nothing below was stored after this time, ms.
+    pub(crate) flushed_ms: i64,
     /// Everything below has synced entries in queues and index.
     pub(crate) derived: u64,
     /// Where the index ended then; 0 for an empty one.
@@ -88,6 +92,8 @@ pub(crate) struct StateFile<I: Io> {
     file: I::File,
     sequence: u64,
     last: State,
+    /// A record that becomes the anchor once it is synced, in the log and in what is derived.
+    candidate: Option<Anchor>,
 }
 
 impl<I: Io> StateFile<I> {
@@ -124,12 +130,28 @@ impl<I: Io> StateFile<I> {
             file,
             sequence,
             last,
+            candidate: None,
         })
     }
 
-    /// What was saved last.
-    pub(crate) fn last(&self) -> &State {
-        &self.last
+    /// The anchor for what is synced up to `end`, where `newest` is the last record there is. Under
+    /// load that one is not synced yet: it is kept in mind until it is.
+    pub(crate) fn anchor_below(&mut self, end: u64, newest: Option<Anchor>) -> Option<Anchor> {
+        let is_synced = |anchor: &Anchor| anchor.end() <= end;
+        if let Some(newest) = newest.filter(is_synced) {
+            self.candidate = None;
+            return Some(newest);
+        }
+        match self.candidate.filter(is_synced) {
+            Some(candidate) => {
+                self.candidate = newest;
+                Some(candidate)
+            }
+            None => {
+                self.candidate = self.candidate.or(newest);
+                self.last.anchor
+            }
+        }
     }
 
     /// Writes and syncs the state, if it is another than the last one.
@@ -175,7 +197,8 @@ fn encode(sequence: u64, state: &State) -> [u8; SLOT_LEN] {
     fields.extend(anchor.map_or(0, |anchor| anchor.body_crc).to_be_bytes());
     fields.extend(anchor.map_or(0, |anchor| anchor.store_ms).to_be_bytes());
     fields.extend(state.boot_id.bytes().take(BOOT_ID_LEN));
-    fields.resize(FIELDS_END - FIELDS_POSITION, 0);
+    fields.resize(FLUSHED_MS_POSITION - FIELDS_POSITION, 0);
+    fields.extend(state.flushed_ms.to_be_bytes());
     let crc = body_crc(&fields).to_be_bytes();
     let mut slot = [0; SLOT_LEN];
     let bytes = MAGIC.into_iter().chain(crc).chain(fields);
@@ -205,11 +228,12 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, State)> {
         body_crc: u32::from_be_bytes(field(slot, 60)),
         store_ms: i64::from_be_bytes(field(slot, 64)),
     };
-    let boot_id = &slot[BOOT_ID_POSITION..FIELDS_END];
+    let boot_id = &slot[BOOT_ID_POSITION..FLUSHED_MS_POSITION];
     let boot_id = std::str::from_utf8(boot_id).ok()?.trim_end_matches('\0');
     let state = State {
         segment_len,
         flushed,
+        flushed_ms: i64::from_be_bytes(field(slot, FLUSHED_MS_POSITION)),
         derived,
         index_end,
         anchor: (anchor_offset != u64::MAX).then_some(anchor),
@@ -233,6 +257,7 @@ mod tests {
         State {
             segment_len: 4096,
             flushed,
+            flushed_ms: 8,
             derived: flushed / 2,
             index_end: 7,
             anchor: Some(Anchor {

@@ -143,6 +143,25 @@ fn a_damaged_end_of_a_segment_loses_nothing() {
 }
 
 #[test]
+fn a_short_end_of_a_segment_takes_nothing_of_the_next_one_along() {
+    let io = SimIo::new(2);
+    let Opened { log, .. } = open(&io, ASYNC);
+    let queue = QueueCursor::new(0);
+    // Twenty bytes are left of the first segment.
+    let bodies = [SEGMENT_LEN - record_len(b"", b"") - 20, 10, 10];
+    for body in bodies {
+        let body = vec![1; body as usize];
+        let mut record = log.prepare(&message(0, &body, b"")).unwrap();
+        log.append(&mut record, &queue).unwrap();
+    }
+    log.close().unwrap();
+    damage(&io, SEGMENT_LEN - 16, b"\0");
+    let opened = recover(&io, kept_power());
+    assert_eq!(opened.records.len(), bodies.len());
+    assert_eq!(opened.report.holes[0].end(), SEGMENT_LEN);
+}
+
+#[test]
 fn a_whole_segment_may_be_missing() {
     let io = log();
     io.remove_file(&segment_path(&options(ASYNC).dir, SEGMENT_LEN))
