@@ -99,11 +99,13 @@ fn is_broken<I: Io>(io: &I, path: &Path, len: u64, layout: Layout) -> Result<boo
 impl<I: Io> Recovery<I> {
     /// Checks the files that were not known to be durable. From the first that is not whole, the
     /// rest of the index is cut off: behind a gap, nobody knows what is missing. `empty` is the
-    /// first file of which the crash has left the name only.
+    /// first file of which the crash has left the name only; `gone` are the files that are removed
+    /// whatever the others hold.
     pub(crate) fn after_crash(
         io: &I,
         files: Vec<Arc<IndexFile<I>>>,
         empty: Option<&Path>,
+        mut gone: Vec<PathBuf>,
         checkpoint_timestamp_ms: i64,
     ) -> Result<Self, IndexError> {
         let mut recovery = Self {
@@ -145,10 +147,11 @@ impl<I: Io> Recovery<I> {
                 }
                 None => {
                     cut = true;
-                    remove(io, file.path())?;
+                    gone.push(file.path().to_owned());
                 }
             }
         }
+        remove_all(io, gone)?;
         // Others of its message's keys may be left, and it counts as indexed by them.
         if let Some(offset) = first_doubtful {
             recovery.files = Self::cut(io, recovery.files, offset)?.files;
@@ -193,6 +196,12 @@ pub(crate) fn last_used<I: Io>(files: &[Arc<IndexFile<I>>]) -> Option<Header> {
         .rev()
         .map(|file| file.header())
         .find(|header| !header.is_empty())
+}
+
+/// Removes files, the newest first: a crash in between leaves no gap that nobody would notice.
+pub(crate) fn remove_all<I: Io>(io: &I, mut paths: Vec<PathBuf>) -> Result<(), IoError> {
+    paths.sort_unstable();
+    paths.iter().rev().try_for_each(|path| remove(io, path))
 }
 
 /// Removes an index file, durably: after a power loss it would be taken for a part of the index

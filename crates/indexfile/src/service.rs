@@ -14,7 +14,7 @@ use crate::key::key_hash;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-use crate::recover::{Recovery, last_used, load, remove};
+use crate::recover::{Recovery, last_used, load, remove, remove_all};
 use crate::select::{self, IndexRead, TimeRange};
 
 /// Full files that may stay mapped until a flush; the put that begins one more flushes first.
@@ -111,9 +111,7 @@ impl<I: Io> IndexService<I> {
     ) -> Result<(Self, OpenReport), IndexError> {
         options.validate()?;
         let loaded = load(&io, dir, options.layout())?;
-        for path in loaded.empty.iter().chain(&loaded.broken) {
-            remove(&io, path)?;
-        }
+        let gone = [&loaded.empty[..], &loaded.broken].concat();
         let mut report = OpenReport {
             ignored: loaded.ignored,
             ..OpenReport::default()
@@ -128,13 +126,16 @@ impl<I: Io> IndexService<I> {
             removed: true,
         });
         let files = match policy {
-            OpenPolicy::Clean => loaded.files,
+            OpenPolicy::Clean => {
+                remove_all(&io, gone)?;
+                loaded.files
+            }
             OpenPolicy::Unclean {
                 checkpoint_timestamp_ms,
             } => {
                 let empty = loaded.empty.first().map(PathBuf::as_path);
                 let recovery =
-                    Recovery::after_crash(&io, loaded.files, empty, checkpoint_timestamp_ms)?;
+                    Recovery::after_crash(&io, loaded.files, empty, gone, checkpoint_timestamp_ms)?;
                 report.resume_offset = Some(resume_offset(&recovery.files));
                 report.suspects = recovery.suspects;
                 recovery.files
