@@ -9,7 +9,7 @@ use message::RecordView;
 use mmap_core::{FileKind, Io, SimIo};
 use store::{AllMessages, GetLimits, GetStatus, KeyQuery, MessageStore};
 
-use super::model::{Model, QueueName, QueueState, topic_name};
+use super::model::{Issued, Model, QueueName, QueueState, topic_name};
 use super::setup::ROOT;
 
 /// Every file with its length and a hash of its bytes.
@@ -127,6 +127,7 @@ fn queue(store: &MessageStore<SimIo>, model: &Model, name: QueueName) -> Result<
     state.next_offset = end;
     let first_wanted = expected
         .iter()
+        .filter(|message| message.physical_offset >= model.cleaned_to)
         .filter_map(|message| message.queue_offset)
         .find(|offset| *offset >= state.must_from)
         .unwrap_or(end);
@@ -173,7 +174,9 @@ fn queue(store: &MessageStore<SimIo>, model: &Model, name: QueueName) -> Result<
 
 /// Every key of every message finds it.
 fn keys(store: &MessageStore<SimIo>, model: &Model) -> Result<()> {
-    for message in model.issued.iter().filter(|message| message.is_indexed) {
+    let wanted =
+        |message: &&Issued| message.is_indexed && message.physical_offset >= model.cleaned_to;
+    for message in model.issued.iter().filter(wanted) {
         for key in &message.keys {
             let answer = store.query(&KeyQuery {
                 topic: &topic_name(message.topic),

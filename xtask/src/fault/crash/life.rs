@@ -352,6 +352,7 @@ impl<'a> Life<'a> {
         // Whatever the plan: never what is not flushed.
         self.model.min_at_most = self.store.log().flushed();
         let cleaned = self.allow(|life| Ok(life.store.step_clean(&mut |_| true)?))?;
+        self.model.cleaned_to = self.model.cleaned_to.max(self.store.log().min_offset());
         if !self.io.is_wrecked() {
             let min = self.store.log().min_offset();
             tell(|| format!("the log begins at {min}"));

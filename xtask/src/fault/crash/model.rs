@@ -53,6 +53,9 @@ pub struct Model {
     pub min_at_least: u64,
     /// ...and at most, because nobody asked for more.
     pub min_at_most: u64,
+    /// Cleaning was to remove what lies below. Where it failed, or the machine died meanwhile, the
+    /// log may still have messages of which queues and index know nothing any more.
+    pub cleaned_to: u64,
     /// Makes keys distinct.
     pub serial: u64,
 }
