@@ -293,6 +293,7 @@ impl<I: Io> Settling<'_, I> {
     fn settle(&mut self, end: u64, found: &mut Redispatch<'_, I>) -> Result<(), OpenError> {
         let queues = &self.dispatcher.queues;
         queues.set().recover(self.log.min_offset(), end)?;
+        queues.end_deletions_at(end, self.log.failure().is_none());
         queues.finish_deletions()?;
         let batches = &self.dispatcher.batches.set;
         batches.recover(self.log.min_offset(), end)?;

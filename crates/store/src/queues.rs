@@ -141,6 +141,35 @@ impl<I: Io> Queues<I> {
         deleted.clone()
     }
 
+    /// The log ends here: what is appended from now on was not deleted, though the log has been longer
+    /// when queues were. Durable where `is_kept`, before anything is appended.
+    pub(crate) fn end_deletions_at(&self, end: u64, is_kept: bool) {
+        let clamp = |deleted: &mut BTreeMap<QueueKey, u64>| {
+            let mut is_beyond = false;
+            for log_end in deleted.values_mut().filter(|log_end| **log_end > end) {
+                *log_end = end;
+                is_beyond = true;
+            }
+            is_beyond
+        };
+        if !clamp(&mut lock(&self.deleted)) {
+            return;
+        }
+        self.deleted_end.fetch_min(end, Ordering::AcqRel);
+        if !is_kept {
+            return;
+        }
+        let mut marks = self.marks.read();
+        clamp(&mut marks.deleted);
+        // Without marks deleted messages may come back; with wrong ones new messages are lost.
+        if let Err(error) = self.marks.write(&marks) {
+            tracing::warn!(%error, "what is remembered of queues is given up");
+            if let Err(error) = self.marks.remove() {
+                tracing::warn!(%error, "deletions of queues are remembered with a wrong end");
+            }
+        }
+    }
+
     /// Removes what is left of queues whose deletion was cut short, or which a Java broker has
     /// built again from the records of before.
     pub(crate) fn finish_deletions(&self) -> Result<(), ConsumeQueueError> {

@@ -495,6 +495,32 @@ fn a_deleted_topic_does_not_come_back() {
 }
 
 #[test]
+fn what_is_sent_after_a_power_cut_was_not_deleted_before() {
+    let mut scene = Scene::closed(60, false);
+    let store = scene.open().0;
+    for _ in 0..10 {
+        scene.put(&store);
+    }
+    // None of these is synced: the log is shorter after the power cut than the deletion has seen it.
+    store.delete_topic("Often").unwrap();
+    scene.crash(CrashStyle::LoseUnsynced);
+    drop(store);
+    scene.puts.retain(|put| put.topic == "Rare");
+    // Enough that some lie behind where the log ended when the topic was deleted.
+    let (store, _) = scene.open();
+    for _ in 0..5 {
+        scene.put(&store);
+    }
+    while store.step_dispatch().unwrap() {}
+    scene.check(&store);
+    // It is remembered so: also when nothing is written down once more.
+    scene.crash(CrashStyle::KillProcess);
+    drop(store);
+    scene.remove_dir("/store/consumequeue/Often/0");
+    scene.check_rebuilt(&[]);
+}
+
+#[test]
 fn a_queue_whose_messages_have_expired_keeps_its_numbers() {
     let scene = Scene::closed(100, false);
     let store = scene.open().0;
