@@ -22,8 +22,8 @@ pub(crate) struct Loaded<I: Io> {
     pub(crate) ignored: Vec<PathBuf>,
     /// Files without a byte: a crash came between their creation and their first header.
     pub(crate) empty: Vec<PathBuf>,
-    /// A file that ends before its last entry, and those behind it: behind a gap, nobody knows what
-    /// is missing.
+    /// A file that ends before its last entry, and those behind it or behind one without a byte:
+    /// behind a gap, nobody knows what is missing.
     pub(crate) broken: Vec<PathBuf>,
 }
 
@@ -56,7 +56,8 @@ pub(crate) fn load<I: Io>(io: &I, dir: &Path, layout: Layout) -> Result<Loaded<I
         if entry.name.to_str().is_some_and(is_index_name) && entry.len == 0 {
             loaded.empty.push(path);
         } else if entry.name.to_str().is_some_and(is_index_name) {
-            if !loaded.broken.is_empty() || is_broken(io, &path, entry.len, layout)? {
+            let is_behind_gap = !loaded.empty.is_empty() || !loaded.broken.is_empty();
+            if is_behind_gap || is_broken(io, &path, entry.len, layout)? {
                 loaded.broken.push(path);
                 continue;
             }
@@ -98,13 +99,11 @@ fn is_broken<I: Io>(io: &I, path: &Path, len: u64, layout: Layout) -> Result<boo
 
 impl<I: Io> Recovery<I> {
     /// Checks the files that were not known to be durable. From the first that is not whole, the
-    /// rest of the index is cut off: behind a gap, nobody knows what is missing. `empty` is the
-    /// first file of which the crash has left the name only; `gone` are the files that are removed
-    /// whatever the others hold.
+    /// rest of the index is cut off: behind a gap, nobody knows what is missing. `gone` are the
+    /// files that are removed whatever the others hold.
     pub(crate) fn after_crash(
         io: &I,
         files: Vec<Arc<IndexFile<I>>>,
-        empty: Option<&Path>,
         mut gone: Vec<PathBuf>,
         checkpoint_timestamp_ms: i64,
     ) -> Result<Self, IndexError> {
@@ -121,9 +120,6 @@ impl<I: Io> Recovery<I> {
             // millisecond. A file that is not full may have lost anything, its header's times
             // included.
             suspicious |= header.end_timestamp_ms >= checkpoint_timestamp_ms || !file.is_full();
-            if empty.is_some_and(|empty| file.path() > empty) {
-                (suspicious, cut) = (true, true);
-            }
             if !suspicious {
                 recovery.files.push(file);
                 continue;
@@ -172,11 +168,17 @@ impl<I: Io> Recovery<I> {
         while let Some(last) = recovery.files.last() {
             let header = last.header();
             let end = u64::try_from(header.end_physical_offset).unwrap_or(0);
-            if !header.is_empty() && end < log_end {
+            if !header.is_empty() && end < log_end && agrees(io, last)? {
                 break;
             }
             last.replace_body(Body::Closed(header));
             let Repaired { kept, doubtful } = repair(io, last, log_end)?;
+            recovery.suspects.push(SuspectFile {
+                path: last.path().to_owned(),
+                entry_count: header.next_entry.saturating_sub(FIRST_ENTRY),
+                kept_count: kept.map_or(0, |next_entry| next_entry - FIRST_ENTRY),
+                removed: kept.is_none(),
+            });
             if kept.is_none() {
                 remove(io, last.path())?;
                 recovery.files.pop();
@@ -187,6 +189,23 @@ impl<I: Io> Recovery<I> {
         }
         Ok(recovery)
     }
+}
+
+/// Whether a file's header names the message of its last entry as the last one. A damaged one
+/// would make every message below it look indexed.
+fn agrees<I: Io>(io: &I, file: &IndexFile<I>) -> Result<bool, IndexError> {
+    let header = file.header();
+    if header.next_entry > file.layout().entry_count_max {
+        return Ok(false);
+    }
+    let last = file.read(io, |index| index.entry(header.next_entry - 1))?;
+    Ok(last.is_some_and(|last| last.physical_offset == header.end_physical_offset))
+}
+
+/// Whether the last file that has entries [`agrees`] with itself.
+pub(crate) fn last_agrees<I: Io>(io: &I, files: &[Arc<IndexFile<I>>]) -> Result<bool, IndexError> {
+    let last = files.iter().rev().find(|file| !file.header().is_empty());
+    last.map_or(Ok(true), |last| agrees(io, last))
 }
 
 /// The last file's header, of those that have entries.

@@ -94,7 +94,8 @@ impl Scan {
     pub(crate) fn header(&self, old: &Header) -> Header {
         let used_slot_count = self.slots.iter().filter(|newest| **newest != 0).count();
         let used_slot_count = u32::try_from(used_slot_count).unwrap_or(u32::MAX);
-        if self.next_entry == old.next_entry {
+        let ends_so = self.last.physical_offset == old.end_physical_offset;
+        if self.next_entry == old.next_entry && ends_so {
             return Header {
                 used_slot_count,
                 ..*old

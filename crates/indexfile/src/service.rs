@@ -14,7 +14,7 @@ use crate::key::key_hash;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-use crate::recover::{Recovery, last_used, load, remove, remove_all};
+use crate::recover::{Recovery, last_agrees, last_used, load, remove, remove_all};
 use crate::select::{self, IndexRead, TimeRange};
 
 /// Full files that may stay mapped until a flush; the put that begins one more flushes first.
@@ -116,7 +116,7 @@ impl<I: Io> IndexService<I> {
             ignored: loaded.ignored,
             ..OpenReport::default()
         };
-        if !loaded.broken.is_empty() {
+        if !gone.is_empty() {
             report.resume_offset = Some(resume_offset(&loaded.files));
         }
         let broken = loaded.broken.into_iter().map(|path| SuspectFile {
@@ -125,7 +125,7 @@ impl<I: Io> IndexService<I> {
             kept_count: 0,
             removed: true,
         });
-        let files = match policy {
+        let mut files = match policy {
             OpenPolicy::Clean => {
                 remove_all(&io, gone)?;
                 loaded.files
@@ -133,15 +133,20 @@ impl<I: Io> IndexService<I> {
             OpenPolicy::Unclean {
                 checkpoint_timestamp_ms,
             } => {
-                let empty = loaded.empty.first().map(PathBuf::as_path);
                 let recovery =
-                    Recovery::after_crash(&io, loaded.files, empty, gone, checkpoint_timestamp_ms)?;
+                    Recovery::after_crash(&io, loaded.files, gone, checkpoint_timestamp_ms)?;
                 report.resume_offset = Some(resume_offset(&recovery.files));
                 report.suspects = recovery.suspects;
                 recovery.files
             }
         };
         report.suspects.extend(broken);
+        if !last_agrees(&io, &files)? {
+            let recovery = Recovery::cut(&io, files, u64::MAX)?;
+            report.resume_offset = Some(resume_offset(&recovery.files));
+            report.suspects.extend(recovery.suspects);
+            files = recovery.files;
+        }
         report.file_count = files.len();
         let end_physical_offset = last_used(&files).map(|header| header.end_physical_offset);
         let service = Self {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use indexfile::{IndexOptions, IndexService, OpenPolicy, PutOutcome, key_hash};
-use mmap_core::{CrashStyle, Io, SimIo};
+use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
 use proptest::prelude::*;
 
 const OPTIONS: IndexOptions = IndexOptions {
@@ -273,6 +273,15 @@ fn a_file_that_was_cut_off_stays_away_after_a_power_loss() {
 /// were taken for those of the files behind it, which were there.
 #[test]
 fn files_behind_an_empty_one_are_built_again() {
+    let crash = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: i64::MAX,
+    };
+    for policy in [crash, OpenPolicy::Clean] {
+        files_behind_an_empty_one(policy);
+    }
+}
+
+fn files_behind_an_empty_one(policy: OpenPolicy) {
     let io = SimIo::new(6);
     let (index, _) = open(&io, OpenPolicy::Clean);
     let put = |index: &IndexService<SimIo>, range: std::ops::Range<u64>| {
@@ -289,13 +298,40 @@ fn files_behind_an_empty_one_are_built_again() {
     let emptied = Path::new("/index").join(&files[1].name);
     io.remove_file(&emptied).unwrap();
     io.create(&emptied, 0).unwrap();
-    let policy = OpenPolicy::Unclean {
-        checkpoint_timestamp_ms: i64::MAX,
-    };
     let (index, resume) = open(&io, policy);
     let resume = resume.unwrap();
     assert!(resume < 39, "{resume}");
     put(&index, resume..40);
     let found = index.query("T", KEYS[0], 100, 0, i64::MAX).unwrap();
     assert!(found.iter().copied().eq((1..40).rev()), "{found:?}");
+}
+
+/// Found by review: a flipped bit in the last header's end made every later message look indexed.
+#[test]
+fn a_damaged_end_of_the_last_header_is_repaired() {
+    let crash = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: 0,
+    };
+    for policy in [crash, OpenPolicy::Clean] {
+        let io = SimIo::new(7);
+        let (index, _) = open(&io, OpenPolicy::Clean);
+        for offset in 1..30 {
+            let time_ms = START_MS + i64::try_from(offset).unwrap();
+            index.put("T", KEYS[0], offset, time_ms).unwrap();
+        }
+        index.close().unwrap();
+        let files = io.list(Path::new("/index")).unwrap();
+        let last = Path::new("/index").join(&files.last().unwrap().name);
+        let file = io.open(&last, Access::ReadWrite).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 24).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x20], 24).unwrap();
+        drop(file);
+        let (index, resume) = open(&io, policy);
+        assert_eq!(resume, Some(29));
+        let outcome = index.put("T", KEYS[0], 30, START_MS + 30).unwrap();
+        assert_eq!(outcome, PutOutcome::Indexed);
+        let found = index.query("T", KEYS[0], 100, 0, i64::MAX).unwrap();
+        assert!(found.iter().copied().eq((1..31).rev()), "{found:?}");
+    }
 }
