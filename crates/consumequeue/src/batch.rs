@@ -167,7 +167,7 @@ impl<I: Io> BatchQueue<I> {
         };
         let (queue, mut writer) = opened;
         let found = scan(&queue, policy)?;
-        was_damaged |= found.is_untidy && policy == OpenPolicy::Clean;
+        was_damaged |= found.is_first_bad || found.is_untidy && policy == OpenPolicy::Clean;
         if found.is_untidy || policy == OpenPolicy::Unclean {
             writer.truncate(found.ends.end)?;
             writer.mark_unflushed(queue.min_offset());
@@ -399,9 +399,8 @@ impl<I: Io> BatchQueue<I> {
         } else {
             search_file(&at, count, timestamp_ms, boundary)?
         };
-        Ok(found
-            .unwrap_or(ends.min_index)
-            .clamp(ends.min_index, ends.max_index))
+        let found = found.unwrap_or(ends.min_index);
+        Ok(found.min(ends.max_index).max(ends.min_index))
     }
 
     /// The file in which a time is looked for: offset of its first entry, and how many it has.
@@ -463,6 +462,8 @@ struct Scanned {
     ends: Ends,
     /// Something that is not zero, or a file, lies behind the end.
     is_untidy: bool,
+    /// The first entry of all is none, or one of a message behind the last one's.
+    is_first_bad: bool,
 }
 
 /// Finds the ends from the last files, up to the first place that is no entry behind the one
@@ -472,8 +473,11 @@ fn scan<I: Io>(queue: &SegmentQueue<I>, policy: OpenPolicy) -> Result<Scanned, C
     let bases: Vec<u64> = segments.iter().map(|segment| segment.base()).collect();
     let Some(&first_base) = bases.first() else {
         let ends = Ends::EMPTY;
-        let is_untidy = false;
-        return Ok(Scanned { ends, is_untidy });
+        return Ok(Scanned {
+            ends,
+            is_untidy: false,
+            is_first_bad: false,
+        });
     };
     let file_count = match policy {
         OpenPolicy::Clean => 1,
@@ -488,13 +492,15 @@ fn scan<I: Io>(queue: &SegmentQueue<I>, policy: OpenPolicy) -> Result<Scanned, C
         }
         from -= 1;
     };
-    let min_index = match last {
-        Some(_) => {
+    let (min_index, is_first_bad) = match last {
+        Some(last) => {
             let mut bytes = [0; BATCH_ENTRY_LEN];
             queue.read_exact_at(first_base, &mut bytes)?;
-            BatchEntry::decode(&bytes).base
+            let first = BatchEntry::decode(&bytes);
+            let is_good = first.is_used() && first.base <= last.base;
+            (if is_good { first.base } else { last.base }, !is_good)
         }
-        None => 0,
+        None => (0, false),
     };
     let ends = Ends {
         start: first_base,
@@ -503,7 +509,11 @@ fn scan<I: Io>(queue: &SegmentQueue<I>, policy: OpenPolicy) -> Result<Scanned, C
         max_index: last.map_or(0, |last: BatchEntry| last.next()),
         last,
     };
-    Ok(Scanned { ends, is_untidy })
+    Ok(Scanned {
+        ends,
+        is_untidy,
+        is_first_bad,
+    })
 }
 
 fn scan_from<I: Io>(

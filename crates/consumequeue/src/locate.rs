@@ -102,6 +102,8 @@ impl<I: Io> ConsumeQueue<I> {
         self.min_index.fetch_min(end, Ordering::AcqRel);
         self.min_physical.store(i64::MAX, Ordering::Release);
         let cut = writer.truncate(index_to_offset(end));
+        // Of the file that was cut all is durable now, of those before it perhaps not.
+        writer.mark_unflushed(index_to_offset(self.flushed_index()));
         self.or_close(&mut files, cut.map(drop).map_err(Into::into))
     }
 }

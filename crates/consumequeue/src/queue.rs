@@ -249,8 +249,10 @@ impl<I: Io> ConsumeQueue<I> {
             let unit = ExtensionUnit::encode(entry.tags_code, store_time_ms);
             let extension = self.extension(options);
             let referenced = || self.last_referenced(&mut files);
-            if let Ok(offset) = extension.append(&self.shared, options, &unit, referenced) {
-                entry = entry.extended_by(offset);
+            match extension.append(&self.shared, options, &unit, referenced) {
+                Ok(offset) => entry = entry.extended_by(offset),
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(error),
             }
         }
         let appended = if is_first {

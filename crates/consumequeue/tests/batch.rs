@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use consumequeue::{
-    BATCH_ENTRY_LEN, BatchEntry, BatchQueue, BatchQueueSet, OpenPolicy, PutOutcome,
+    BATCH_ENTRY_LEN, BatchEntry, BatchQueue, BatchQueueSet, Boundary, OpenPolicy, PutOutcome,
 };
-use mmap_core::{CrashStyle, Io, SimIo};
+use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
 use proptest::prelude::*;
 
 const FILE_LEN: u64 = 5 * BATCH_ENTRY_LEN as u64;
@@ -235,4 +235,42 @@ fn a_deleted_topic_leaves_no_files_and_begins_anew() {
     let set = open();
     assert_eq!(set.find("Gone", 0).unwrap().max_index(), 1);
     assert_eq!(set.find("Kept", 0).unwrap().max_index(), 1);
+}
+
+/// Found by review: with such a first entry a search by time ended in a panic.
+#[test]
+fn a_first_entry_behind_the_last_is_damage() {
+    let io = SimIo::new(3);
+    let queue = open(&io, OpenPolicy::Clean);
+    // More files than are read on opening.
+    for base in 0..25 {
+        let entry = BatchEntry {
+            physical_offset: base * 100,
+            size: 100,
+            tags_code: 0,
+            store_timestamp_ms: 1000 + base,
+            base,
+            count: 1,
+        };
+        assert_eq!(queue.put(entry).unwrap(), PutOutcome::Appended);
+    }
+    queue.flush().unwrap();
+    let first = queue.entries(0, 1).unwrap()[0];
+    drop(queue);
+    let dir = Path::new("/bcq/T/0");
+    let name = &io.list(dir).unwrap()[0].name;
+    let file = io.open(&dir.join(name), Access::ReadWrite).unwrap();
+    let wrong = BatchEntry {
+        base: 1 << 40,
+        ..first
+    };
+    file.write_all_at(&wrong.encode(), 0).unwrap();
+    drop(file);
+    for policy in [OpenPolicy::Clean, OpenPolicy::Unclean] {
+        let queue = open(&io, policy);
+        assert!(queue.was_damaged());
+        for time_ms in [0, 1000, 2000] {
+            queue.index_by_time(time_ms, Boundary::Lower).unwrap();
+        }
+    }
 }

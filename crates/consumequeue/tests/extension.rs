@@ -272,6 +272,28 @@ fn a_full_disk_leaves_the_code_in_the_entry_or_puts_nothing() {
     }
 }
 
+/// Found by review: every failure of the units' files was taken for a lack of room.
+#[test]
+fn another_failure_than_a_full_disk_is_told() {
+    for nth in 1..3 {
+        let io = SimIo::new(1);
+        let queue = open(&io, true, OpenPolicy::Clean);
+        put(&queue, 0);
+        io.fail_nth("allocate", nth, std::io::ErrorKind::PermissionDenied);
+        let mut failure_count = 0;
+        for index in 1..40 {
+            if queue
+                .put_stored(index, entry(index), Some(store_time_ms(index)))
+                .is_err()
+            {
+                failure_count += 1;
+                put(&queue, index);
+            }
+        }
+        assert_eq!(failure_count, 1, "allocation {nth}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put {
