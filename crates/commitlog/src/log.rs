@@ -106,6 +106,7 @@ impl<I: Io> CommitLog<I> {
 
     /// Lets no record in any more with these cursors: their queues are being deleted. Returns the
     /// end of the log: every record that was appended with them lies below, and none does above.
+    /// `queues` is gone through while nothing can be appended.
     ///
     /// # Errors
     ///

@@ -164,7 +164,7 @@ impl<I: Io> Dispatcher<I> {
 
     /// Removes a topic's queues.
     pub(crate) fn delete_topic(&self, log: &CommitLog<I>, topic: &str) -> Result<(), PutError> {
-        self.delete_queues(log, topic, |_| true).map(drop)
+        self.delete_queues(log, topic, |_, _| true).map(drop)
     }
 
     /// Removes the queues all of whose messages lie below the log's beginning, but for topics that
@@ -188,7 +188,10 @@ impl<I: Io> Dispatcher<I> {
             .collect();
         let mut count = 0;
         for topic in topics {
-            count += self.delete_queues(log, &topic, is_expired)?;
+            count += self.delete_queues(log, &topic, |entries, next| {
+                // A message that is in the log only has its entry still to come.
+                is_expired(entries) && next.is_none_or(|next| next <= entries.max_index())
+            })?;
         }
         Ok(count)
     }
@@ -197,9 +200,9 @@ impl<I: Io> Dispatcher<I> {
         &self,
         log: &CommitLog<I>,
         topic: &str,
-        is_meant: impl Fn(&ConsumeQueue<I>) -> bool,
+        is_meant: impl Fn(&ConsumeQueue<I>, Option<i64>) -> bool,
     ) -> Result<usize, PutError> {
-        let retire = |cursors: &[QueueCursor]| Ok(log.retire(cursors)?);
+        let retire = |cursors: &mut dyn Iterator<Item = &QueueCursor>| Ok(log.retire(cursors)?);
         self.queues.delete(topic, is_meant, retire)
     }
 

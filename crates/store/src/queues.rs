@@ -92,26 +92,33 @@ impl<I: Io> Queues<I> {
         Ok(self.add(topic, queue_id, entries))
     }
 
-    /// Forgets and removes queues of a topic: all, or those that `is_meant` says. Returns how many.
+    /// Forgets and removes queues of a topic: those that `is_meant` says, by their entries and the
+    /// next offset that a put would take, where that is known. Returns how many.
     ///
-    /// `retire` ends all appending with their cursors and says where the log ends then. Who puts
-    /// from then on begins a new queue, once the files are gone.
+    /// `retire` ends all appending with their cursors and says where the log ends then. It takes the
+    /// cursors while nothing is appended, and each is asked for then: no message comes in between.
+    /// Who puts from then on begins a new queue, once the files are gone.
     pub(crate) fn delete<E: From<ConsumeQueueError>>(
         &self,
         topic: &str,
-        is_meant: impl Fn(&ConsumeQueue<I>) -> bool,
-        retire: impl FnOnce(&[QueueCursor]) -> Result<u64, E>,
+        is_meant: impl Fn(&ConsumeQueue<I>, Option<i64>) -> bool,
+        retire: impl FnOnce(&mut dyn Iterator<Item = &QueueCursor>) -> Result<u64, E>,
     ) -> Result<usize, E> {
         let _changing = lock(&self.changing);
         let named = self.set.queues_of(topic);
         let count = named.len();
-        let meant: Vec<i32> = named
-            .into_iter()
-            .filter(|(_, entries)| is_meant(entries))
-            .map(|(queue_id, _)| queue_id)
-            .collect();
-        let cursors = self.forget(topic, &meant);
-        let log_end = retire(&cursors)?;
+        let known = self.known_of(topic);
+        let mut meant = Vec::new();
+        let mut cursors = named.into_iter().filter_map(|(queue_id, entries)| {
+            let cursor = known.get(&queue_id).map(|queue| &queue.cursor);
+            if !is_meant(&entries, cursor.map(QueueCursor::next)) {
+                return None;
+            }
+            meant.push(queue_id);
+            cursor
+        });
+        let log_end = retire(&mut cursors)?;
+        self.forget(topic, &meant);
         self.note_deleted(topic, &meant, log_end);
         if meant.len() == count {
             self.set.delete_topic(topic)?;
@@ -186,18 +193,16 @@ impl<I: Io> Queues<I> {
         Ok(())
     }
 
-    /// Takes queues out of the table; returns their cursors.
-    fn forget(&self, topic: &str, queue_ids: &[i32]) -> Vec<QueueCursor> {
+    /// Takes queues out of the table.
+    fn forget(&self, topic: &str, queue_ids: &[i32]) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let Some(queues) = topics.get_mut(topic) else {
-            return Vec::new();
+            return;
         };
-        let forgotten = queue_ids.iter().filter_map(|id| queues.remove(id));
-        let cursors = forgotten.map(|queue| queue.cursor.clone()).collect();
+        queues.retain(|queue_id, _| !queue_ids.contains(queue_id));
         if queues.is_empty() {
             topics.remove(topic);
         }
-        cursors
     }
 
     /// Before any of their files goes. What cannot be remembered comes back with the next crash.
@@ -229,6 +234,11 @@ impl<I: Io> Queues<I> {
     fn known(&self, topic: &str, queue_id: i32) -> Option<Arc<Queue<I>>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics.get(topic)?.get(&queue_id).cloned()
+    }
+
+    fn known_of(&self, topic: &str) -> TopicQueues<I> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.get(topic).cloned().unwrap_or_default()
     }
 
     /// The caller holds `changing`. Two threads may come here with the same queue: the first one's

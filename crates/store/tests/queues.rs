@@ -521,6 +521,35 @@ fn what_is_sent_after_a_power_cut_was_not_deleted_before() {
 }
 
 #[test]
+fn an_expired_queue_with_a_message_on_its_way_is_kept() {
+    let mut scene = Scene::closed(100, false);
+    let store = scene.open().0;
+    let behind = scene.puts[RARE_COUNT + 10].physical_offset as u64;
+    store.log().flush_now().unwrap();
+    store.log().trim_to(behind).unwrap();
+    assert!(store.log().min_offset() as i64 > scene.puts[RARE_COUNT - 1].physical_offset);
+    // In the log, and not dispatched yet.
+    let often = scene.puts.split_off(RARE_COUNT - 1);
+    scene.put(&store);
+    assert_eq!(scene.puts.last().unwrap().queue_offset, RARE_COUNT as i64);
+    assert_eq!(store.delete_expired_queues(&|_| false).unwrap(), 0);
+    while store.step_dispatch().unwrap() {}
+    scene.puts.extend(often);
+    scene.puts.sort_by_key(|put| put.physical_offset);
+    scene.check(&store);
+    // Dispatched, it is not expired; a queue without new ones goes.
+    assert_eq!(store.delete_expired_queues(&|_| false).unwrap(), 0);
+    store.log().flush_now().unwrap();
+    drop(store);
+
+    let scene = Scene::closed(100, false);
+    let store = scene.open().0;
+    store.log().trim_to(behind).unwrap();
+    assert_eq!(store.delete_expired_queues(&|_| false).unwrap(), 1);
+    assert_eq!(store.max_offset("Rare", 0), None);
+}
+
+#[test]
 fn a_queue_whose_messages_have_expired_keeps_its_numbers() {
     let scene = Scene::closed(100, false);
     let store = scene.open().0;
