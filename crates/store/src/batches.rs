@@ -3,8 +3,9 @@
 //! Records of such topics are kept, indexed and served; none is written.
 
 use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock};
 
-use consumequeue::{BatchEntry, BatchQueueSet, PutOutcome};
+use consumequeue::{BatchEntry, BatchQueueSet, ConsumeQueueError, PutOutcome};
 use message::{DispatchFields, RecordView};
 use mmap_core::Io;
 
@@ -14,7 +15,8 @@ use crate::error::DispatchError;
 #[derive(Debug)]
 pub(crate) struct Batches<I: Io> {
     pub(crate) set: BatchQueueSet<I>,
-    topics: BTreeSet<String>,
+    /// Only ever shrinks, by deletions.
+    topics: RwLock<BTreeSet<String>>,
 }
 
 impl<I: Io> Batches<I> {
@@ -22,11 +24,30 @@ impl<I: Io> Batches<I> {
     /// a Java broker refuses to start where such a topic has simple ones.
     pub(crate) fn new(set: BatchQueueSet<I>, mut topics: BTreeSet<String>) -> Self {
         topics.extend(set.topics());
+        let topics = RwLock::new(topics);
         Self { set, topics }
     }
 
     pub(crate) fn has(&self, topic: &str) -> bool {
-        !self.topics.is_empty() && self.topics.contains(topic)
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        !topics.is_empty() && topics.contains(topic)
+    }
+
+    /// The queues of a topic that are there.
+    pub(crate) fn queue_ids(&self, topic: &str) -> Vec<i32> {
+        let queues = self.set.queues().into_iter();
+        queues
+            .filter(|(name, _, _)| name == topic)
+            .map(|(_, queue_id, _)| queue_id)
+            .collect()
+    }
+
+    /// Removes a topic's queues: one of this name may be of another kind from now on.
+    pub(crate) fn delete_topic(&self, topic: &str) -> Result<(), ConsumeQueueError> {
+        self.set.delete_topic(topic)?;
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.remove(topic);
+        Ok(())
     }
 
     /// Puts a record of such a topic into its queue.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use commitlog::{CommitLog, QueueCursor};
-use consumequeue::{ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
+use consumequeue::{BatchQueue, ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::{IndexError, IndexService};
 use message::layout::RECORD_LEN_MIN;
 use message::{DispatchFields, Parsed, RecordView, Transaction};
@@ -162,9 +162,31 @@ impl<I: Io> Dispatcher<I> {
         Ok(offset > start)
     }
 
-    /// Removes a topic's queues.
+    /// Removes a topic's queues, of either kind.
     pub(crate) fn delete_topic(&self, log: &CommitLog<I>, topic: &str) -> Result<(), PutError> {
-        self.delete_queues(log, topic, |_, _| true).map(drop)
+        self.delete_queues(log, topic, |_, _| true)?;
+        if self.has_batch_queues(topic) {
+            // Nothing is appended to such a topic: there are no cursors.
+            let log_end = log.retire([])?;
+            let queue_ids = self.batches.queue_ids(topic);
+            self.queues.note_batches_deleted(topic, &queue_ids, log_end);
+            self.batches.delete_topic(topic)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of batch queues whose deletion was cut short.
+    pub(crate) fn finish_batch_deletions(&self) -> Result<(), ConsumeQueueError> {
+        for topic in self.batches.set.topics() {
+            let is_left = |(name, queue_id, queue): &(String, i32, Arc<BatchQueue<I>>)| {
+                let last = queue.last().map_or(0, |last| last.physical_offset);
+                *name != topic || self.queues.is_deleted(name, *queue_id, last)
+            };
+            if self.batches.set.queues().iter().all(is_left) {
+                self.batches.delete_topic(&topic)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the queues all of whose messages lie below the log's beginning, but for topics that
@@ -334,6 +356,9 @@ impl<I: Io> Dispatcher<I> {
         tags_code: i64,
     ) -> Result<Option<PutOutcome>, DispatchError> {
         if self.has_batch_queues(view.topic()) {
+            if self.is_deleted(view, &Place::own(view)) {
+                return Ok(None);
+            }
             return self.batches.put(view, fields, tags_code);
         }
         if !self.has_entry(view) {
@@ -452,7 +477,8 @@ impl<I: Io> Dispatcher<I> {
         }
     }
 
-    fn is_deleted(&self, view: &RecordView<'_>, place: &Place<'_>) -> bool {
+    /// Whether a record was of a queue at a place that has been deleted since.
+    pub(crate) fn is_deleted(&self, view: &RecordView<'_>, place: &Place<'_>) -> bool {
         let Place {
             topic, queue_id, ..
         } = *place;

@@ -75,6 +75,8 @@ pub(crate) fn open<I: Io>(
         Err(error) if !error.is_full() => return Err(error.into()),
         marked => marked,
     };
+    // Before records are dispatched: whose topic is of which kind depends on it.
+    dispatcher.finish_batch_deletions()?;
     let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
     let segments = opening.segments();
     let range = (segments.min_offset(), from.offset, segments.published());

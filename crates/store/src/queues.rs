@@ -130,6 +130,12 @@ impl<I: Io> Queues<I> {
         Ok(meant.len())
     }
 
+    /// Remembers that batch queues are being deleted, in a log that ends here.
+    pub(crate) fn note_batches_deleted(&self, topic: &str, queue_ids: &[i32], log_end: u64) {
+        let _changing = lock(&self.changing);
+        self.note_deleted(topic, queue_ids, log_end);
+    }
+
     /// Whether a record at this offset belongs to a queue that was deleted after it was appended.
     /// To be asked with the queue in hand: it is the new one then, if there is one.
     pub(crate) fn is_deleted(&self, topic: &str, queue_id: i32, offset: i64) -> bool {

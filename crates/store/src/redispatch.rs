@@ -139,6 +139,9 @@ impl<'a, I: Io> Redispatch<'a, I> {
         let Some(entry) = batches::entry_of(view, &fields, fields.tags_code()) else {
             return Ok(());
         };
+        if self.dispatcher.is_deleted(view, &Place::own(view)) {
+            return Ok(());
+        }
         let batches = &self.dispatcher.batches;
         let queue = batches.set.find_or_create(view.topic(), view.queue_id())?;
         let key = (view.topic().to_owned(), view.queue_id());

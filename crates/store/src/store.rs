@@ -417,9 +417,7 @@ impl<I: Io> MessageStore<I> {
     /// When a file cannot be removed, or the log has failed.
     pub fn delete_topic(&self, topic: &str) -> Result<(), PutError> {
         let core = &self.core;
-        core.dispatcher.delete_topic(&core.log, topic)?;
-        core.dispatcher.batches.set.delete_topic(topic)?;
-        Ok(())
+        core.dispatcher.delete_topic(&core.log, topic)
     }
 
     /// Removes the queues all of whose messages have expired, but for topics that `keeps` says;
