@@ -128,6 +128,15 @@ impl<I: Io> CommitLog<I> {
         self.core.max_offset()
     }
 
+    /// Lets no record be stored at an earlier time than this, whatever the clock says: the time of
+    /// a message that the log does not hold any more, but others remember.
+    pub fn store_not_before(&self, store_ms: i64) {
+        // A log that has failed stores nothing.
+        if let Ok(mut state) = self.core.lock_state() {
+            state.last_store_ms = state.last_store_ms.max(store_ms);
+        }
+    }
+
     /// What readers and dispatch may see: everything below this offset. In async mode what was
     /// appended, in sync mode and after a failed sync what was synced.
     pub fn visible(&self) -> u64 {

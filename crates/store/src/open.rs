@@ -30,6 +30,22 @@ use crate::redispatch::{Redispatch, RefusedDamage};
 use crate::report::{OpenReport, Phase};
 use crate::state::StateFile;
 
+/// A store time this far ahead of the clock is damage, not a clock that was set back: 1 day.
+const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
+
+/// The latest store time that checkpoint and index know of; the message may be gone from the log.
+fn remembered_ms<I: Io>(found: &Found, dispatcher: &Dispatcher<I>, now_ms: i64) -> i64 {
+    let index = dispatcher.index.as_ref();
+    let indexed = index.and_then(IndexService::last_update);
+    let times = [
+        found.times.physic_ms,
+        found.times.logics_ms,
+        indexed.map_or(0, |last| last.timestamp_ms),
+    ];
+    let believed = |ms: &i64| ms.saturating_sub(now_ms) < AHEAD_MS_MAX;
+    times.into_iter().filter(believed).max().unwrap_or(0)
+}
+
 /// A store that is open, without its services.
 #[derive(Debug)]
 pub(crate) struct Opened<I: Io> {
@@ -102,6 +118,7 @@ pub(crate) fn open<I: Io>(
         elapsed: clock.monotonic().saturating_sub(settle_begun),
         ..Phase::named("settle")
     });
+    log.store_not_before(remembered_ms(&found, &dispatcher, clock.wall_ms()));
     let is_read_only = recovery.read_only.is_some();
     if !is_read_only {
         marked?;
