@@ -349,6 +349,18 @@ impl<I: Io> ConsumeQueue<I> {
         from: i64,
         count_max: usize,
     ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
+        match self.find_entries(from, count_max) {
+            // Its files went while they were opened.
+            Err(_) if self.deleted.load(Ordering::Acquire) => Ok(None),
+            found => found,
+        }
+    }
+
+    fn find_entries(
+        &self,
+        from: i64,
+        count_max: usize,
+    ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
         for _ in 0..READ_ATTEMPTS {
             let max_index = self.max_index();
             if from < self.min_index() || from >= max_index || count_max == 0 {
