@@ -357,7 +357,8 @@ impl<'a> Life<'a> {
             let min = self.store.log().min_offset();
             tell(|| format!("the log begins at {min}"));
             self.model.min_at_most = min;
-            if cleaned.is_some() {
+            // A removal whose sync has failed may come back.
+            if cleaned.is_some() && !self.is_faulty {
                 self.model.min_at_least = min;
             }
         }

@@ -45,7 +45,6 @@ const SUITE: Seeded = Seeded {
         Lie::SkipQuarantine,
         Lie::CrcUnchecked,
         Lie::IndexNotRebuilt,
-        Lie::GapNotRebuilt,
     ],
 };
 
@@ -58,17 +57,21 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 pub fn suite() -> Suite {
     Suite {
         name: "fault-crash",
-        about: "a store on a simulated machine that dies at any point, with fixed seeds",
+        about: "a store on a simulated machine that dies at any point, with fixed and fresh seeds",
         budget: Duration::from_secs(60),
         needs: &[],
         run: |_| {
-            SUITE.run_arguments(&Arguments {
-                seed: None,
-                seeds: 400,
-                first: Some(40_000),
-                jobs: 2,
-                sabotage: None,
-            })
+            [40_000, Random::fresh_seed()]
+                .into_iter()
+                .try_for_each(|first| {
+                    SUITE.run_arguments(&Arguments {
+                        seed: None,
+                        seeds: 200,
+                        first: Some(first),
+                        jobs: 2,
+                        sabotage: None,
+                    })
+                })
         },
     }
 }
