@@ -107,6 +107,11 @@ impl<I: Io> SegmentWriter<I> {
         while at < end {
             let len = (end - at).min(segment_len - at % segment_len).min(SCAN_LEN);
             let (file, position) = self.file_to_change(at, len)?;
+            if at == offset || position == 0 {
+                // Takes what the kernel has to tell of writes that failed before; the sync that
+                // counts is that of what is written now.
+                let _told = file.sync_data();
+            }
             buf.resize(len as usize, 0);
             file.read_exact_at(&mut buf, position)?;
             file.write_all_at(&buf, position)?;
