@@ -27,7 +27,10 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::process::{self, Guarded};
-use crate::test::Suite;
+use crate::test::{CannotRun, Suite};
+
+/// The exit code of a run that could test nothing on this machine: neither success nor failure.
+const NOTHING_TESTED: i32 = 77;
 
 /// The fault suites.
 #[derive(Debug, Subcommand)]
@@ -46,16 +49,23 @@ pub enum FaultCommand {
     Java(java::Arguments),
 }
 
-/// Runs one of them.
+/// Runs one of them; ends the process with a code of its own if nothing could be tested.
 pub fn run(command: &FaultCommand) -> Result<()> {
-    match command {
+    let outcome = match command {
         FaultCommand::Bits(arguments) => bits::run(arguments),
         FaultCommand::Crash(arguments) => crash::run(arguments),
         FaultCommand::Kill(arguments) => kill::run(arguments),
         FaultCommand::Power(arguments) => power::run(arguments),
         FaultCommand::Disk(arguments) => disk::run(arguments),
         FaultCommand::Java(arguments) => java::run(arguments),
+    };
+    if let Err(error) = &outcome
+        && let Some(why) = error.downcast_ref::<CannotRun>()
+    {
+        println!("!! SKIPPED: {why}: nothing was tested");
+        std::process::exit(NOTHING_TESTED);
     }
+    outcome
 }
 
 /// Their short forms for CI.
@@ -75,6 +85,10 @@ fn run_apart(arguments: &[&str], limit: Duration) -> Result<()> {
     let mut command = process::command(std::env::current_exe().context("path of this program")?);
     command.arg("fault").args(arguments);
     let status = Guarded::spawn(&mut command, arguments[0])?.wait(limit)?;
+    if status.code() == Some(NOTHING_TESTED) {
+        let why = "the machine lacks what is named above";
+        return Err(CannotRun(why.to_owned()).into());
+    }
     anyhow::ensure!(status.success(), "{status}; its output says why");
     Ok(())
 }

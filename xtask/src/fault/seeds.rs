@@ -93,9 +93,18 @@ impl Seeded {
         Ok(())
     }
 
-    /// Runs the seeds once for each lie; an error if one is not caught.
+    /// Runs the seeds once for each lie; an error if one is not caught, or if they fail without a
+    /// lie: then they would catch nothing.
     fn sabotage(&self, arguments: &Arguments, lies: &[Lie]) -> Result<()> {
         let (first, count) = range(arguments);
+        if let Some(failed) = self.first_failure(first, count, arguments.jobs)? {
+            bail!(
+                "the suite fails without a lie, by seed {}: {}",
+                failed.seed,
+                failed.why
+            );
+        }
+        println!("{count} seeds from {first} pass without a lie");
         let mut missed = Vec::new();
         for &lie in lies {
             let _planted = sabotage::plant(lie);

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tempfile::TempDir;
 
+use super::fusefs;
 use super::ledger::{Ledger, Promise};
 use super::namespace::{self, BootId};
 use super::node::Node;
@@ -23,7 +24,7 @@ use super::reader::Found;
 use super::workload::{Answer, History, Tally, Workload};
 use super::{binary, run_apart, sabotage};
 use crate::process;
-use crate::test::Suite;
+use crate::test::{CannotRun, Suite};
 
 /// Clients that send.
 const PRODUCER_COUNT: usize = 4;
@@ -94,13 +95,40 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    namespace::enter()?;
     match &arguments.sabotage {
-        None => run_scenarios(arguments, &binary::release()?, None),
-        Some(name) => sabotage::run(name, CAUGHT_HERE, |lie| {
-            run_scenarios(arguments, &binary::with_failpoints()?, Some(lie))
-        }),
+        None => {
+            if let Some(why) = namespace::missing() {
+                return Err(CannotRun(why).into());
+            }
+            namespace::enter()?;
+            run_scenarios(arguments, &binary::release()?, None)
+        }
+        Some(name) => {
+            if let Some(why) = fusefs::missing() {
+                bail!("nothing was tried: no FUSE ({why})");
+            }
+            namespace::enter()?;
+            run_sabotage(arguments, name)
+        }
     }
+}
+
+/// Every run has the same seed, so that the lie is all that differs.
+fn run_sabotage(arguments: &Arguments, name: &str) -> Result<()> {
+    let binary = binary::with_failpoints()?;
+    let lying = Arguments {
+        seed: arguments.seed.or_else(|| Some(Random::fresh_seed())),
+        ..arguments.clone()
+    };
+    let honest = Arguments {
+        // What is asked for by name may be none of the short ones.
+        short: lying.only.is_none(),
+        ..lying.clone()
+    };
+    sabotage::run(name, CAUGHT_HERE, |lie| {
+        let arguments = if lie.is_some() { &lying } else { &honest };
+        run_scenarios(arguments, &binary, lie)
+    })
 }
 
 /// The form for CI: the scenarios that differ most.
@@ -159,6 +187,10 @@ fn run_scenarios(arguments: &Arguments, binary: &Path, lie: Option<&str>) -> Res
         }
     }
     println!("{passed} scenarios passed, {skipped} skipped");
+    ensure!(passed + skipped > 0, "no scenario has such a name");
+    if passed == 0 {
+        return Err(CannotRun(format!("all {skipped} scenarios were skipped")).into());
+    }
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub use fuser::Errno;
 pub use rules::{Effect, Operation, Rule};
 pub use volume::{Image, Settings, Volume};
 
+use super::namespace;
 use crate::process;
 
 /// Threads that answer the kernel; a sync occupies one for as long as it takes.
@@ -49,11 +50,11 @@ pub struct Disk {
     session: Option<BackgroundSession>,
 }
 
-/// Why there is no FUSE here; `None` if there is.
+/// Why there is no FUSE here, or no namespace to mount it in; `None` if there is.
 pub fn missing() -> Option<String> {
     let device = Path::new("/dev/fuse");
     match File::options().read(true).write(true).open(device) {
-        Ok(_) => None,
+        Ok(_) => namespace::missing(),
         Err(error) => Some(format!("{}: {error}", device.display())),
     }
 }

@@ -24,7 +24,7 @@ use clap::Args;
 use super::{fusefs, namespace, run_apart};
 use crate::interop::java;
 use crate::process::{Guarded, tail};
-use crate::test::{Options, Suite};
+use crate::test::{CannotRun, Options, Suite};
 use scenario::{Scenario, Target};
 use script::{Answer, Place, Put, Shape, Step};
 use verdict::{Expected, Verdict};
@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .filter(|(name, _)| chosen(name))
         .collect();
     rows.extend(damages(work.path(), &variants)?);
-    let power_rows = match missing {
+    let power_rows = match &missing {
         Some(_) => Vec::new(),
         None => power::rows(work.path(), &chosen)?,
     };
@@ -147,10 +147,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .chain(power_rows.iter().filter_map(power::Row::fault))
         .collect();
     ensure!(faults.is_empty(), "{}", faults.join("; "));
-    ensure!(
-        rows.len() + power_rows.len() > 0,
-        "no scenario has such a name"
-    );
+    close(
+        rows.len() + power_rows.len(),
+        missing,
+        power::count(&chosen),
+    )
+}
+
+/// Says how many rows there are, and how many are left out because of what is missing.
+fn close(compared: usize, missing: Option<String>, power_count: usize) -> Result<()> {
+    match missing {
+        Some(why) if power_count > 0 => {
+            println!("{compared} rows compared, {power_count} with power cuts SKIPPED: {why}");
+            if compared == 0 {
+                return Err(CannotRun(why).into());
+            }
+        }
+        _ => {
+            ensure!(compared > 0, "no scenario has such a name");
+            println!("{compared} rows compared, 0 skipped");
+        }
+    }
     Ok(())
 }
 

@@ -74,6 +74,12 @@ impl Row {
     }
 }
 
+/// How many of the scenarios are chosen.
+pub(super) fn count(chosen: &dyn Fn(&str) -> bool) -> usize {
+    let all = scenarios();
+    all.iter().filter(|scenario| chosen(scenario.name)).count()
+}
+
 /// Runs the scenarios that are chosen.
 pub(super) fn rows(work: &Path, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Row>> {
     let boot_id = BootId::replace(work, &mut Random::new(0))?;

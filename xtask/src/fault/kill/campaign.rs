@@ -127,7 +127,7 @@ impl Figures {
 }
 
 impl Totals {
-    fn kills(&self) -> u64 {
+    pub fn kills(&self) -> u64 {
         self.figures.kill_count()
     }
 

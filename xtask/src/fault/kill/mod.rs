@@ -14,10 +14,10 @@ mod message;
 mod store;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use super::random::Random;
@@ -77,6 +77,9 @@ const LIES: [&str; 4] = [
     "tail-not-zeroed",
 ];
 
+/// Kills without a lie that have to pass before lies are planted: stores of both modes.
+const HONEST_KILLS: u64 = 80;
+
 /// Runs it.
 pub fn run(arguments: &KillArguments) -> Result<()> {
     if arguments.measure {
@@ -84,27 +87,49 @@ pub fn run(arguments: &KillArguments) -> Result<()> {
         return measure::run(&binary::release()?, &dir);
     }
     match &arguments.sabotage {
-        None => println!("{}", campaign(arguments, None)?),
-        Some(name) => sabotage::run(name, &LIES, |lie| campaign(arguments, Some(lie)).map(drop))?,
+        None => {
+            let binary = if arguments.failpoints {
+                binary::with_failpoints()?
+            } else {
+                binary::release()?
+            };
+            println!("{}", campaign(arguments, &binary, None)?);
+            Ok(())
+        }
+        Some(name) => run_sabotage(arguments, name),
     }
-    Ok(())
 }
 
-fn campaign(arguments: &KillArguments, lie: Option<&str>) -> Result<Totals> {
+/// Every run has the same seed, so that the lie is all that differs.
+fn run_sabotage(arguments: &KillArguments, name: &str) -> Result<()> {
+    let binary = binary::with_failpoints()?;
+    let lying = KillArguments {
+        seed: arguments.seed.or_else(|| Some(Random::fresh_seed())),
+        failpoints: true,
+        ..arguments.clone()
+    };
+    let honest = KillArguments {
+        kills: lying.kills.min(HONEST_KILLS),
+        ..lying.clone()
+    };
+    sabotage::run(name, &LIES, |lie| {
+        let arguments = if lie.is_some() { &lying } else { &honest };
+        let totals = campaign(arguments, &binary, lie)?;
+        ensure!(lie.is_some() || totals.kills() > 0, "nothing was killed");
+        Ok(())
+    })
+}
+
+fn campaign(arguments: &KillArguments, binary: &Path, lie: Option<&str>) -> Result<Totals> {
     let seed = arguments.seed.unwrap_or_else(Random::fresh_seed);
     println!("seed {seed}");
-    let failpoints = arguments.failpoints || lie.is_some();
     let campaign = Campaign {
-        binary: if failpoints {
-            binary::with_failpoints()?
-        } else {
-            binary::release()?
-        },
+        binary: binary.to_owned(),
         dir: arguments.dir.clone().unwrap_or_else(default_dir),
         seed,
         kills: arguments.kills,
         mode: arguments.mode,
-        failpoints,
+        failpoints: arguments.failpoints,
         time_max: Duration::from_secs(arguments.seconds_max),
         sabotage: lie.map(str::to_owned),
         keep: arguments.keep,
