@@ -5,6 +5,7 @@
 //! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
 //!   checkpoints.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
+//! - [`transfer`]: the ways from a file to a socket.
 //! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
 //!
 //! It is not: a general mapping library (memmap2 is), or portable; it wants Linux 5.14 or newer.
@@ -54,6 +55,7 @@ pub mod sabotage;
 pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;
+pub mod transfer;
 
 pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
 pub use cell::CellRegion;

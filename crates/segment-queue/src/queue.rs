@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
+use mmap_core::transfer::FileRange;
 use mmap_core::{Access, Io, IoFile, MapSlice, OsIo};
 
 use crate::allocate::Next;
@@ -248,6 +249,37 @@ impl<I: Io> SegmentQueue<I> {
                 self.keep_budget(Some(offset), &mut Unmapped::default());
                 Ok(slice)
             }
+            // Removed since the look-up.
+            Err(_) if offset < self.min_offset() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The place in its file of published bytes within one segment, to be sent from there. `None` as
+    /// with [`slice`](Self::slice).
+    ///
+    /// The file stays open as long as the segment is mapped.
+    ///
+    /// # Errors
+    /// Those of opening the file.
+    pub fn file_range(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<FileRange<I::File>>, QueueError> {
+        let end = offset.checked_add(len);
+        if end.is_none_or(|end| end > self.published()) {
+            return Ok(None);
+        }
+        let Some(segment) = self.find(offset) else {
+            return Ok(None);
+        };
+        let position = offset - segment.base();
+        if len > segment.len() - position {
+            return Ok(None);
+        }
+        match segment.file() {
+            Ok(file) => Ok(Some(FileRange::new(file, position, len))),
             // Removed since the look-up.
             Err(_) if offset < self.min_offset() => Ok(None),
             Err(error) => Err(error),

@@ -55,6 +55,8 @@ struct Slot<I: Io> {
     region: Option<Kept<I>>,
     /// The open file, while a writer is attached.
     file: Option<Arc<I::File>>,
+    /// A file opened for those who send from it, as long as the mapping is there.
+    sent_from: Option<Arc<I::File>>,
 }
 
 /// A mapping that a segment keeps, counted in what its queue has mapped.
@@ -128,6 +130,7 @@ impl<I: Io> Segment<I> {
             slot: RwLock::new(Slot {
                 region: None,
                 file: None,
+                sent_from: None,
             }),
         })
     }
@@ -182,10 +185,28 @@ impl<I: Io> Segment<I> {
         *slot = Slot {
             region: Some(Kept::new(&self.home, region)),
             file: Some(file),
+            sent_from: None,
         };
         self.used
             .store(self.home.use_clock.tick(), Ordering::Relaxed);
         Ok(appender)
+    }
+
+    /// The file, open: the writer's handle, or one of its own that is kept while the segment is
+    /// mapped.
+    pub(crate) fn file(&self) -> Result<Arc<I::File>, QueueError> {
+        {
+            let slot = read(&self.slot);
+            if let Some(file) = slot.file.as_ref().or(slot.sent_from.as_ref()) {
+                return Ok(Arc::clone(file));
+            }
+        }
+        let file = Arc::new(self.home.open(self.base, Access::ReadOnly)?);
+        let mut slot = write(&self.slot);
+        if slot.region.is_some() && slot.sent_from.is_none() {
+            slot.sent_from = Some(Arc::clone(&file));
+        }
+        Ok(file)
     }
 
     /// Closes the file when its writer goes on to the next segment; the mapping stays.
@@ -229,6 +250,7 @@ impl<I: Io> Segment<I> {
         *slot = Slot {
             region: None,
             file: None,
+            sent_from: None,
         };
         self.used.store(NEVER, Ordering::Relaxed);
     }

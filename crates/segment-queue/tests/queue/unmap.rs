@@ -171,3 +171,43 @@ fn idle_mappings_give_way_when_address_space_is_used_up() {
     assert!(refusal.is_out_of_memory(), "{refusal}");
     read(&queue, 0);
 }
+
+#[test]
+fn a_range_of_a_file_holds_what_the_slice_shows_and_keeps_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = filled(&OsIo, dir.path(), 3, |_| ());
+    let bytes = |offset, len| {
+        let range = queue.file_range(offset, len).unwrap()?;
+        let mut bytes = Vec::new();
+        range.read_to(&mut bytes).unwrap();
+        Some(bytes)
+    };
+    assert_eq!(bytes(3 * SEGMENT_LEN, 4).unwrap(), b"tail", "the writer's");
+    for index in [0, 1, 0] {
+        assert_eq!(
+            bytes(index * SEGMENT_LEN + 6, 4).unwrap(),
+            [index as u8, index as u8, 0, 0]
+        );
+    }
+    assert_eq!(bytes(SEGMENT_LEN - 1, 2), None, "across a border");
+    assert_eq!(bytes(3 * SEGMENT_LEN, 5), None, "beyond what is published");
+    read(&queue, 1);
+    let held = queue.file_range(SEGMENT_LEN, 8).unwrap().unwrap();
+    let again = queue.file_range(SEGMENT_LEN, 8).unwrap().unwrap();
+    assert!(
+        Arc::ptr_eq(held.file(), again.file()),
+        "kept beside the mapping"
+    );
+    drop(writer);
+    queue.flush(segment_queue::FlushPolicy::All).unwrap();
+    queue.trim_to(2 * SEGMENT_LEN).unwrap();
+    assert_eq!(bytes(SEGMENT_LEN, 8), None);
+    assert_eq!(
+        Arc::strong_count(held.file()),
+        2,
+        "the queue has let go of it"
+    );
+    let mut kept = Vec::new();
+    held.read_to(&mut kept).unwrap();
+    assert_eq!(kept, [1; 8]);
+}
