@@ -4,6 +4,7 @@
 //!   keep the mapping alive ([`MapSlice`]). For logs.
 //! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
 //!   checkpoints.
+//! - [`StagePool`]: locked memory in which bytes wait to be written to a file.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
 //! - [`transfer`]: the ways from a file to a socket.
 //! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
@@ -55,6 +56,7 @@ pub mod sabotage;
 pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;
+mod stage;
 pub mod transfer;
 
 pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
@@ -67,3 +69,4 @@ pub use os::{OsFile, OsIo};
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
+pub use stage::{LockRefusal, StageBuffer, StageError, StagePool};

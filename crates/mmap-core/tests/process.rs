@@ -2,16 +2,20 @@
 //! the whole process, which other tests would disturb: this binary's tests take turns.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo, counters, install_sigbus_handler, reaper};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use mmap_core::{
+    Access, AppendRegion, Io, IoFile, OsIo, StagePool, counters, install_sigbus_handler, reaper,
+};
+use rustix::process::{Resource, Rlimit, Signal, geteuid, setrlimit};
 
 const CHILD_DIR: &str = "MMAP_CORE_TEST_DIR";
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 const SIGABRT: i32 = 6;
 const SIGBUS: i32 = 7;
 
@@ -164,12 +168,54 @@ fn a_slice_dropped_last_unmaps() {
     assert_eq!(counters::mapped_files(), files);
 }
 
+#[test]
+fn stage_buffers_that_may_not_be_locked_work_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = child("child_may_not_lock", dir.path());
+    if geteuid().is_root() {
+        // Root may lock what it likes.
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    match command.output() {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(error) => println!("SKIPPED: another user cannot run this program: {error}"),
+    }
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_may_not_lock() {
+    let limit = Some(65_536);
+    setrlimit(
+        Resource::Memlock,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
+    let pool = StagePool::new(3, 1 << 20).unwrap();
+    let text = pool.lock_refusal().unwrap().to_string();
+    let expected = "3145728 bytes of stage buffers are not locked in memory";
+    assert!(
+        text.starts_with(expected) && text.contains("RLIMIT_MEMLOCK allows 65536"),
+        "{text}"
+    );
+    let mut buffer = pool.take().unwrap();
+    assert_eq!(buffer.push(b"works all the same"), 18);
+    assert!(StagePool::new(2, 4096).unwrap().lock_refusal().is_none());
+}
+
 fn run_child(test: &str, dir: &Path) -> Output {
-    Command::new(std::env::current_exe().unwrap())
+    child(test, dir).output().unwrap()
+}
+
+fn child(test: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", "--ignored", "--nocapture", test])
-        .env(CHILD_DIR, dir)
-        .output()
-        .unwrap()
+        .env(CHILD_DIR, dir);
+    command
 }
 
 fn child_path() -> Option<PathBuf> {

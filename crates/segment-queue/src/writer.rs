@@ -15,12 +15,13 @@ use crate::guard::{lock, read, write};
 use crate::queue::SegmentQueue;
 use crate::segment::Segment;
 
-/// Appends to a [`SegmentQueue`], by one of two ways that move the same positions.
+/// Appends to a [`SegmentQueue`], by one of three ways that move the same positions.
 ///
 /// Mapped: [`append`](Self::append) copies into the mapping, [`publish`](Self::publish) shows it
 /// to readers, [`SegmentQueue::flush`] makes it durable. Written through:
 /// [`write_through`](Self::write_through) hands bytes that were collected outside to the file,
-/// syncs, and then shows them.
+/// syncs, and then shows them. Written behind: [`write_behind`](Self::write_behind) hands them to
+/// the file and shows them, and [`SegmentQueue::flush`] makes them durable.
 ///
 /// `flushed <= published <= position`: what is written and not yet published is the writer's own.
 pub struct SegmentWriter<I: Io = OsIo> {
@@ -188,13 +189,9 @@ impl<I: Io> SegmentWriter<I> {
     /// As [`append`](Self::append). A failed write or sync poisons the queue; readers see nothing
     /// of it.
     pub fn write_through(&mut self, parts: &[IoSlice<'_>]) -> Result<u64, AppendError> {
-        let len = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         let queue = Arc::clone(&self.queue);
-        let tail = self.tail_with_room(len)?;
+        let (tail, len) = self.write_parts(parts)?;
         let offset = tail.position();
-        if let Err(error) = tail.write(parts, len) {
-            return Err(queue.failed_write(tail, len, error).into());
-        }
         let is_too_early = sabotage::is_planted(Lie::VisibleBeforeFlushed);
         if is_too_early {
             tail.appender.skip(len as usize);
@@ -210,6 +207,35 @@ impl<I: Io> SegmentWriter<I> {
             .flushed
             .fetch_max(self.position(), Ordering::Release);
         Ok(offset)
+    }
+
+    /// Writes `parts`, one after the other, to the file at the writer's position and shows them to
+    /// readers, together with everything appended before; returns the offset of the first byte.
+    /// They are durable after [`SegmentQueue::flush`].
+    ///
+    /// One call is one write: gather 64 KiB and more, of which the kernel makes the least work. The
+    /// parts must fit into the segment together.
+    ///
+    /// # Errors
+    /// As [`write_through`](Self::write_through).
+    pub fn write_behind(&mut self, parts: &[IoSlice<'_>]) -> Result<u64, AppendError> {
+        let (tail, len) = self.write_parts(parts)?;
+        let offset = tail.position();
+        tail.appender.skip(len as usize);
+        self.publish();
+        Ok(offset)
+    }
+
+    /// Writes `parts` to the file at the writer's position, which does not move; returns their
+    /// length.
+    fn write_parts(&mut self, parts: &[IoSlice<'_>]) -> Result<(&mut Tail<I>, u64), AppendError> {
+        let len = parts.iter().map(|part| part.len() as u64).sum();
+        let queue = Arc::clone(&self.queue);
+        let tail = self.tail_with_room(len)?;
+        if let Err(error) = tail.write(parts, len) {
+            return Err(queue.failed_write(tail, len, error).into());
+        }
+        Ok((tail, len))
     }
 
     /// Publishes what was appended and lets go of all mappings and files until they are needed

@@ -20,6 +20,7 @@ const SEGMENT_LEN: u64 = 10_000;
 enum Op {
     Append(u16),
     WriteThrough(u16),
+    WriteBehind(u16),
     Flush,
     /// To this share of the bytes held, in 1/256.
     TrimTo(u8),
@@ -34,6 +35,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (1..4_000_u16).prop_map(Op::Append),
         4 => (1..4_000_u16).prop_map(Op::WriteThrough),
+        4 => (1..4_000_u16).prop_map(Op::WriteBehind),
         3 => Just(Op::Flush),
         1 => any::<u8>().prop_map(Op::TrimTo),
         3 => Just(Op::Prepare),
@@ -116,6 +118,11 @@ impl Process {
             Op::WriteThrough(len) => {
                 self.write(len, |writer, bytes| {
                     writer.write_through(&[IoSlice::new(bytes)])
+                })?;
+            }
+            Op::WriteBehind(len) => {
+                self.write(len, |writer, bytes| {
+                    writer.write_behind(&[IoSlice::new(bytes)])
                 })?;
             }
             Op::Flush => drop(self.queue.flush(FlushPolicy::All)?),

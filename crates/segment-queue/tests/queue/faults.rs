@@ -102,6 +102,15 @@ fn a_disk_that_is_full_in_spite_of_its_promise_leaves_zeros() {
     ));
     assert!(!queue.is_poisoned());
     assert_eq!(writer.write_through(&parts).unwrap(), 0);
+    io.fail_next("write", ErrorKind::StorageFull);
+    let refusal = writer.write_behind(&parts).expect_err("full");
+    assert!(matches!(
+        refusal,
+        AppendError::Queue(QueueError::Full { .. })
+    ));
+    assert_eq!(queue.published(), 1000, "nothing of it is shown");
+    assert_eq!(writer.write_behind(&parts).unwrap(), 1000);
+    assert_eq!((queue.published(), queue.flushed()), (2000, 1000));
 }
 
 /// After the failure nothing is written, nothing becomes durable, and what was is read.
@@ -162,6 +171,21 @@ fn a_failed_write_or_sync_of_a_group_ends_writing_and_shows_nothing() {
         assert_eq!(queue.published(), 1000);
         check_poisoned(&queue, &mut writer, 1000);
     }
+}
+
+#[test]
+fn a_failed_write_behind_ends_writing_and_shows_nothing() {
+    let io = SimIo::new(1);
+    let (queue, mut writer) = open(&io);
+    writer.roll().unwrap();
+    let parts = [IoSlice::new(&[2; 1000])];
+    writer.write_behind(&parts).unwrap();
+    queue.flush(FlushPolicy::All).unwrap();
+    io.fail_next("write", ErrorKind::Other);
+    let refusal = writer.write_behind(&parts).expect_err("failed");
+    assert!(matches!(refusal, AppendError::Queue(QueueError::Io(_))));
+    assert_eq!(queue.published(), 1000);
+    check_poisoned(&queue, &mut writer, 1000);
 }
 
 #[test]

@@ -19,6 +19,7 @@ enum Op {
     Append(u16),
     Publish,
     WriteThrough(u16),
+    WriteBehind(u16),
     FillToEnd,
     Roll,
     Flush,
@@ -38,6 +39,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0..300_u16).prop_map(Op::Append),
         4 => Just(Op::Publish),
         4 => (0..2_000_u16).prop_map(Op::WriteThrough),
+        4 => (0..2_000_u16).prop_map(Op::WriteBehind),
         2 => Just(Op::FillToEnd),
         2 => Just(Op::Roll),
         3 => Just(Op::Flush),
@@ -156,6 +158,14 @@ impl<I: Io> Pair<I> {
                 });
                 self.published = self.end();
                 assert_eq!(self.queue.flushed(), self.end());
+            }
+            Op::WriteBehind(len) => {
+                let bytes = self.new_bytes(len);
+                self.write(&bytes, |writer, bytes| {
+                    let (first, second) = bytes.split_at(bytes.len() / 2);
+                    writer.write_behind(&[IoSlice::new(first), IoSlice::new(second)])
+                });
+                self.published = self.end();
             }
             Op::FillToEnd => {
                 if self.write(b"blank", |writer, bytes| writer.fill_to_end(bytes)) {
