@@ -1,10 +1,10 @@
-//! `cargo xtask ci`: format, tidy checks, lints, then every test.
+//! `cargo xtask ci`: format, tidy checks, lints, every bench in its quick form, then every test.
 
 use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{test, tidy, workspace};
+use crate::{bench, test, tidy, workspace};
 
 /// Runs the steps in the order of what fails fastest; the first failure ends the run.
 pub fn run() -> Result<()> {
@@ -16,6 +16,7 @@ pub fn run() -> Result<()> {
         let lint_wall = ["--", "-D", "warnings"];
         workspace::cargo(&[&["clippy", "--workspace", "--all-targets"][..], &lint_wall].concat())
     })?;
+    step("bench-quick", bench::run_quick)?;
     test::run(&test::TestArguments::default())
 }
 

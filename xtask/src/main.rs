@@ -2,8 +2,12 @@
 //!
 //! Each subcommand is a module of its own; this file only parses the command line.
 
+// What only the fault suites use is idle in a build for benches.
+#![cfg_attr(not(feature = "fault"), allow(dead_code))]
+
 mod bench;
 mod ci;
+#[cfg(feature = "fault")]
 mod fault;
 mod interop;
 mod process;
@@ -30,6 +34,7 @@ enum Command {
     /// Measures whole runs: servers against each other, with a load generator of our own.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    #[cfg(feature = "fault")]
     /// Faults that are real: crashes, damage, and suites that must notice planted lies.
     #[command(subcommand)]
     Fault(fault::FaultCommand),
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
+        #[cfg(feature = "fault")]
         Command::Fault(command) => fault::run(&command),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => test::run(&arguments),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{fault, interop, workspace};
+use crate::{interop, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Default, Args)]
@@ -131,7 +131,8 @@ fn all_suites() -> Vec<Suite> {
             run: |_| workspace::cargo(&["test", "--quiet", "--workspace", "--doc"]),
         },
     ];
-    suites.extend(fault::suites());
+    #[cfg(feature = "fault")]
+    suites.extend(crate::fault::suites());
     suites.extend(interop::suites());
     suites
 }

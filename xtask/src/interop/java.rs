@@ -69,6 +69,15 @@ pub fn command(main_class: &str, heap: &str, home: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// The version of the JVM that runs the programs.
+pub fn version() -> Result<String> {
+    // It is told on the standard error.
+    let output = Command::new("java").arg("-version").output();
+    let text = output.context("cannot start java")?.stderr;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().nth(1).unwrap_or_default().to_owned())
+}
+
 /// Builds the Maven project, once a run, and returns the class path of its programs.
 pub fn class_path() -> Result<String> {
     static BUILT: OnceLock<String> = OnceLock::new();

@@ -11,8 +11,8 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::frames::Template;
-use super::load::{self, Load, LoadKind};
+use super::super::frames::Template;
+use super::super::load::{self, Load, LoadKind};
 use crate::interop::java;
 use crate::process::{self, Server};
 use crate::workspace;
@@ -45,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::bench) fn name(self) -> &'static str {
         match self {
             Kind::Echo => "echo",
             Kind::Ours => "ours",
@@ -56,28 +56,28 @@ impl Kind {
 
 /// What a process has used up so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Usage {
-    pub(super) cpu: Duration,
-    pub(super) resident_bytes: u64,
-    pub(super) anonymous_bytes: u64,
+pub(in crate::bench) struct Usage {
+    pub(in crate::bench) cpu: Duration,
+    pub(in crate::bench) resident_bytes: u64,
+    pub(in crate::bench) anonymous_bytes: u64,
 }
 
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) kind: Kind,
-    pub(super) address: SocketAddr,
+pub(in crate::bench) struct Measured {
+    pub(in crate::bench) kind: Kind,
+    pub(in crate::bench) address: SocketAddr,
     /// From the start of the process to its first accepted send.
-    pub(super) start_up: Duration,
+    pub(in crate::bench) start_up: Duration,
     /// Right after the first accepted send.
-    pub(super) idle: Usage,
+    pub(in crate::bench) idle: Usage,
     server: Server,
     _dir: TempDir,
 }
 
 impl Measured {
     /// Starts a server with its store in a new directory below `base`.
-    pub(super) fn start(kind: Kind, base: &Path) -> Result<Self> {
+    pub(in crate::bench) fn start(kind: Kind, base: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(base)?;
         let address = process::free_address()?;
         let name_server_address = process::free_address()?;
@@ -117,17 +117,17 @@ impl Measured {
     }
 
     /// Stops the process without ending it, so that it takes nothing from the others.
-    pub(super) fn pause(&self) -> Result<()> {
+    pub(in crate::bench) fn pause(&self) -> Result<()> {
         kill_process(self.pid(), Signal::STOP).context("pause")
     }
 
     /// Lets it go on.
-    pub(super) fn resume(&self) -> Result<()> {
+    pub(in crate::bench) fn resume(&self) -> Result<()> {
         kill_process(self.pid(), Signal::CONT).context("resume")
     }
 
     /// Processor time and memory, from /proc.
-    pub(super) fn usage(&self) -> Result<Usage> {
+    pub(in crate::bench) fn usage(&self) -> Result<Usage> {
         let dir = format!("/proc/{}", self.pid().as_raw_nonzero());
         let stat = fs::read_to_string(format!("{dir}/stat")).context("stat")?;
         // The name in parentheses may hold spaces: count from behind it.
