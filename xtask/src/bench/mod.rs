@@ -8,6 +8,7 @@ mod cost;
 mod echo;
 mod frames;
 mod load;
+mod memory;
 #[allow(dead_code)]
 mod report;
 mod servers;

@@ -13,12 +13,15 @@ use remoting::{Command, RequestCode};
 
 use super::frames::Template;
 use super::load::{self, Load, LoadKind, Outcome, QUEUES};
+use super::memory;
 use super::report::{Common, Report, Table};
 use crate::interop::java;
 use measured::{Kind, Measured};
 
 /// The topic of the measured messages.
 const TOPIC: &str = "BenchTopic";
+/// Most bytes of log that a second of sends comes to.
+const WRITTEN_PER_SECOND_MAX: usize = 2 << 30;
 const PULL_COUNT: usize = 32;
 const BATCH_COUNT: usize = 32;
 const ABOUT: &str = "One load generator that speaks the wire protocol, an echo server that answers \
@@ -129,6 +132,10 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
             for server in &running {
                 if server.kind == Kind::Echo && row.work == Work::Pull {
                     continue;
+                }
+                if row.work != Work::Pull && server.kind != Kind::Echo {
+                    let millis = duration.as_millis() as usize;
+                    memory::bring_back(WRITTEN_PER_SECOND_MAX / 1000 * millis);
                 }
                 server.resume()?;
                 let (outcome, cpu) = measure(server, row, duration, arguments.threads)
