@@ -2,32 +2,45 @@
 
 /// The position of the first quote or backslash.
 ///
-/// Most strings of a header are short. For them a plain loop is faster than looking at eight
-/// bytes at a time (by a fifth of the time for a send request), because the processor predicts
-/// where it ends and reads on meanwhile.
+/// Eight bytes at a time: where a short string ends is no branch that can be mispredicted.
 #[inline(always)]
 pub(crate) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    const SHORT_LEN: usize = 16;
-    let short = bytes.iter().take(SHORT_LEN).position(is_quote_or_escape);
-    short.or_else(|| Some(SHORT_LEN + long_quote_or_escape(bytes.get(SHORT_LEN..)?)?))
-}
-
-fn is_quote_or_escape(byte: &u8) -> bool {
-    matches!(byte, b'"' | b'\\')
-}
-
-/// The same eight bytes at a time.
-fn long_quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    let mut position = 0;
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         let word = u64::from_be_bytes(*word);
         let found = equal_bytes(word, b'"') | equal_bytes(word, b'\\');
         if found != 0 {
-            return Some(index * 8 + (found.leading_zeros() / 8) as usize);
+            return Some(position + (found.leading_zeros() / 8) as usize);
         }
+        position += 8;
+        rest = behind;
     }
-    let position = tail.iter().position(is_quote_or_escape)?;
-    Some(words.len() * 8 + position)
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(position + found)
+}
+
+/// Whether `bytes` can stand in a JSON string as they are: no quote, backslash or control
+/// character.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    const HIGH_BITS: u64 = 0xe0e0_e0e0_e0e0_e0e0;
+    let escaped_of = |word: &[u8; 8]| {
+        let word = u64::from_be_bytes(*word);
+        equal_bytes(word, b'"') | equal_bytes(word, b'\\') | equal_bytes(word & HIGH_BITS, 0)
+    };
+    match bytes.last_chunk::<8>() {
+        // The last word overlaps the one before it.
+        Some(last) => {
+            let words = bytes.as_chunks::<8>().0.iter();
+            words
+                .chain([last])
+                .fold(0, |found, word| found | escaped_of(word))
+                == 0
+        }
+        None => !bytes
+            .iter()
+            .any(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')),
+    }
 }
 
 /// The top bit of each byte of `word` that equals `byte`; exact for all eight.
@@ -60,6 +73,10 @@ pub(crate) fn unescape(rest: &[u8]) -> Result<(char, usize), &'static str> {
 
 /// `rest` starts with the `u`.
 fn unicode_escape(rest: &[u8]) -> Result<(char, usize), &'static str> {
+    // The separators of properties.
+    if let Some([b'u', b'0', b'0', b'0', digit @ b'1'..=b'9']) = rest.first_chunk::<UNIT_LEN>() {
+        return Ok((char::from(digit - b'0'), UNIT_LEN));
+    }
     let (first, tail) = utf16_unit(rest).ok_or("four hexadecimal digits")?;
     if let Some(code_point) = char::from_u32(u32::from(first)) {
         return Ok((code_point, UNIT_LEN));
@@ -103,6 +120,21 @@ mod tests {
         fn the_first_of_both_is_found(text in r##"[#-\[\]-^\u{a2}\u{dc}]{0,40}[\"\\\\]?[!-~]{0,12}"##) {
             let simple = text.bytes().position(|byte| matches!(byte, b'"' | b'\\'));
             prop_assert_eq!(quote_or_escape(text.as_bytes()), simple);
+        }
+
+        #[test]
+        fn what_must_be_escaped_is_not_plain(
+            text in "[ -!#-\\[\\]-~\u{a2}\u{dc}]{0,40}",
+            place in any::<prop::sample::Index>(),
+            escaped in prop::option::of("[\"\\\\\u{0}-\u{1f}]"),
+        ) {
+            let mut text: Vec<char> = text.chars().collect();
+            if let Some(escaped) = &escaped {
+                let at = place.index(text.len() + 1);
+                text.splice(at..at, escaped.chars());
+            }
+            let text: String = text.into_iter().collect();
+            prop_assert_eq!(is_plain(text.as_bytes()), escaped.is_none());
         }
     }
 }

@@ -41,6 +41,13 @@ impl From<bool> for FieldValue<'_> {
 pub trait FieldSink {
     /// Takes one field.
     fn put(&mut self, name: &str, value: FieldValue<'_>);
+
+    /// Takes a field of which the name is known beforehand: `json_name` is it in quotes, with the
+    /// colon.
+    fn put_known(&mut self, name: &'static str, json_name: &'static str, value: FieldValue<'_>) {
+        let _ = json_name;
+        self.put(name, value);
+    }
 }
 
 /// Owned extension fields in the order they were put. There are few, so look-up is a scan.

@@ -52,15 +52,20 @@ impl Scanner<'_, '_> {
         if self.skip_if(b'}') {
             return Ok(());
         }
+        self.expect(b'"', "a name in quotes")?;
         loop {
-            self.expect(b'"', "a name in quotes")?;
             let name = self.string()?;
             self.expect(b':', "a colon")?;
             member(self, name)?;
+            // As clients write it: without white space.
+            if self.skip_pair(*b",\"") {
+                continue;
+            }
             if self.skip_if(b'}') {
                 return Ok(());
             }
             self.expect(b',', "a comma or a closing brace")?;
+            self.expect(b'"', "a name in quotes")?;
         }
     }
 
@@ -82,7 +87,35 @@ impl Scanner<'_, '_> {
     }
 
     /// An integer as a number or as a string; `None` for null.
+    #[inline(always)]
     fn integer(&mut self, name: &'static str) -> Step<Option<i32>> {
+        if let Some(integer) = self.plain_integer() {
+            return Ok(Some(integer));
+        }
+        self.unusual_integer(name)
+    }
+
+    /// The usual form: digits up to a comma. Otherwise nothing is consumed.
+    #[inline(always)]
+    fn plain_integer(&mut self) -> Option<i32> {
+        let digits = self.rest();
+        let mut value = 0u64;
+        // Eleven digits do not fit anyway.
+        for (count, byte) in digits.iter().take(11).enumerate() {
+            match byte {
+                b'0'..=b'9' => value = value * 10 + u64::from(byte - b'0'),
+                b',' if count > 0 => {
+                    let value = i32::try_from(value).ok()?;
+                    self.position += count;
+                    return Some(value);
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn unusual_integer(&mut self, name: &'static str) -> Step<Option<i32>> {
         let Some(span) = self.value()? else {
             return Ok(None);
         };
@@ -244,6 +277,13 @@ impl Scanner<'_, '_> {
         } else {
             Err(self.expected(expected))
         }
+    }
+
+    #[inline(always)]
+    fn skip_pair(&mut self, wanted: [u8; 2]) -> bool {
+        let found = self.rest().first_chunk() == Some(&wanted);
+        self.position += if found { 2 } else { 0 };
+        found
     }
 
     #[inline(always)]

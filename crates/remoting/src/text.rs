@@ -1,5 +1,7 @@
 //! Writing JSON's atoms into a byte buffer without intermediate strings.
 
+use crate::escape::is_plain;
+
 /// Whether text outside ASCII stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Charset {
@@ -36,7 +38,13 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, magnitude: u64, negative: bool) {
 
 /// Appends `text` in quotes.
 pub(crate) fn push_quoted(out: &mut Vec<u8>, text: &str, charset: Charset) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    if charset == Charset::Utf8 && is_plain(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut rest = text;
     while let Some(position) = rest.bytes().position(|byte| must_escape(byte, charset)) {
         let (plain, tail) = rest.split_at(position);

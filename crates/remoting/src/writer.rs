@@ -10,6 +10,9 @@ use crate::language::LanguageCode;
 use crate::text::{Charset, push_integer, push_quoted};
 use crate::view::{CommandView, FLAG_RESPONSE};
 
+/// Room for the header of most answers.
+const HEADER_LEN_USUAL: usize = 512;
+
 /// What a header says besides its extension fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterHead<'a> {
@@ -72,6 +75,7 @@ impl<'a> HeaderWriter<'a> {
     #[must_use]
     pub fn new(out: &'a mut Vec<u8>, head: WriterHead<'a>) -> Self {
         let start = out.len();
+        out.reserve(HEADER_LEN_USUAL);
         out.extend_from_slice(&[0; FRAME_PREFIX_LEN]);
         let mut writer = Self {
             out,
@@ -198,6 +202,15 @@ impl<'a> HeaderWriter<'a> {
         self.patch_text_len(self.fields_len_position);
     }
 
+    /// What stands in front of a field's name.
+    fn separate_json(&mut self) {
+        if self.has_fields {
+            self.out.push(b',');
+        } else {
+            self.out.extend_from_slice(b",\"extFields\":{");
+        }
+    }
+
     fn put_binary(&mut self, name: &str, value: FieldValue<'_>) {
         let Ok(name_len) = i16::try_from(name.len()) else {
             self.failed = Some(unwritable("field name", name.len(), i16::MAX as usize));
@@ -235,14 +248,21 @@ impl FieldSink for HeaderWriter<'_> {
     fn put(&mut self, name: &str, value: FieldValue<'_>) {
         match self.head.serialize {
             SerializeType::Json => {
-                let separator: &[u8] = if self.has_fields {
-                    b","
-                } else {
-                    b",\"extFields\":{"
-                };
-                self.out.extend_from_slice(separator);
+                self.separate_json();
                 push_quoted(self.out, name, Charset::Utf8);
                 self.out.push(b':');
+                push_json_value(self.out, value);
+            }
+            SerializeType::RocketMq => self.put_binary(name, value),
+        }
+        self.has_fields = true;
+    }
+
+    fn put_known(&mut self, name: &'static str, json_name: &'static str, value: FieldValue<'_>) {
+        match self.head.serialize {
+            SerializeType::Json => {
+                self.separate_json();
+                self.out.extend_from_slice(json_name.as_bytes());
                 push_json_value(self.out, value);
             }
             SerializeType::RocketMq => self.put_binary(name, value),
@@ -277,7 +297,8 @@ fn push_json_value(out: &mut Vec<u8>, value: FieldValue<'_>) {
             push_integer(out, integer);
             out.push(b'"');
         }
-        FieldValue::Boolean(boolean) => push_quoted(out, boolean_text(boolean), Charset::Utf8),
+        FieldValue::Boolean(true) => out.extend_from_slice(b"\"true\""),
+        FieldValue::Boolean(false) => out.extend_from_slice(b"\"false\""),
     }
 }
 

@@ -155,7 +155,7 @@ macro_rules! headers {
             fn encode<S: $crate::fields::FieldSink + ?Sized>(&self, sink: &mut S) {
                 $(
                     if let Some(value) = $crate::header::macros::FieldType::value(&self.$field) {
-                        sink.put($wire, value);
+                        sink.put_known($wire, concat!("\"", $wire, "\":"), value);
                     }
                 )*
             }
