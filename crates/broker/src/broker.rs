@@ -187,9 +187,7 @@ impl Broker {
         request: &CommandView<'_>,
     ) -> Outcome {
         match request.request_code() {
-            RequestCode::SEND_MESSAGE
-            | RequestCode::SEND_MESSAGE_V2
-            | RequestCode::SEND_BATCH_MESSAGE => send::send(self, exchange, request),
+            code if send::is_send(code) => send::send(self, exchange, request),
             RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => {
                 pull::pull(self, exchange, request)
             }
@@ -272,6 +270,10 @@ pub struct BrokerService(pub Arc<Broker>);
 
 impl Service for BrokerService {
     fn handle(&self, exchange: &mut Exchange<'_>, request: &CommandView<'_>) -> Reply {
+        if !send::is_send(request.request_code()) {
+            // What was answered as stored is there for the next request.
+            crate::burst::end();
+        }
         let outcome = self.0.dispatch(exchange, request);
         settle(exchange, outcome)
     }

@@ -24,6 +24,7 @@
 //! ```
 
 pub mod broker;
+mod burst;
 pub mod cli;
 pub mod clients;
 pub mod clock;

@@ -27,7 +27,7 @@ use crate::progress::Bar;
 use crate::recovery;
 use crate::registration::{Changes, Registrant, Registrations};
 use crate::schedule::Delivery;
-use crate::server::{self, Server};
+use crate::server::{self, Places, Server, Workers};
 use crate::traffic;
 
 /// How long requests in hand may take when the node stops.
@@ -49,6 +49,8 @@ pub struct Node {
     pub summary: Summary,
     broker_server: Server,
     namesrv_server: Option<Server>,
+    /// The threads of both.
+    workers: Workers,
     registrations: Registrations,
     delivery: Delivery,
     tasks: Vec<JoinHandle<()>>,
@@ -139,13 +141,15 @@ impl Node {
 
         let limits = broker.config.network.limits.clone();
         let service = Arc::new(BrokerService(Arc::clone(&broker)));
-        let broker_server = Server::start("broker", service, limits, sockets)?;
+        let workers = start_workers(limits.worker_threads)?;
+        let places = workers.places();
+        let broker_server = Server::start("broker", service, limits, sockets, &places)?;
         let mut tasks = broker_tasks(&broker);
         let namesrv_server = match namesrv_socket {
             Some(socket) => {
                 let dir = root.join("foliomq").join("namesrv");
                 let limits = broker.config.network.limits.clone();
-                let (server, task) = start_namesrv(&dir, limits, socket)?;
+                let (server, task) = start_namesrv(&dir, limits, socket, &places)?;
                 tasks.push(task);
                 Some(server)
             }
@@ -172,6 +176,7 @@ impl Node {
             summary,
             broker_server,
             namesrv_server,
+            workers,
             registrations,
             delivery,
             tasks,
@@ -187,6 +192,7 @@ impl Node {
             broker,
             broker_server,
             namesrv_server,
+            workers,
             registrations,
             delivery,
             tasks,
@@ -199,6 +205,7 @@ impl Node {
         if let Some(server) = namesrv_server {
             server.stop(Instant::now() + DRAIN).await;
         }
+        drop(workers);
         for task in tasks {
             task.abort();
         }
@@ -218,6 +225,7 @@ pub struct NamesrvNode {
     pub address: SocketAddr,
     server: Server,
     task: JoinHandle<()>,
+    _workers: Workers,
 }
 
 impl NamesrvNode {
@@ -229,12 +237,14 @@ impl NamesrvNode {
     pub fn start(listen: &str, dir: &Path) -> Result<Self> {
         let limits = crate::config::Limits::default();
         let socket = bind(listen, limits.backlog)?;
-        let (server, task) = start_namesrv(dir, limits, socket)?;
+        let workers = start_workers(limits.worker_threads)?;
+        let (server, task) = start_namesrv(dir, limits, socket, &workers.places())?;
         let address = server.addresses()[0];
         Ok(Self {
             address,
             server,
             task,
+            _workers: workers,
         })
     }
 
@@ -245,13 +255,19 @@ impl NamesrvNode {
     }
 }
 
+fn start_workers(count: usize) -> Result<Workers> {
+    Workers::start(count, crate::burst::end).context("cannot start the network threads")
+}
+
 fn start_namesrv(
     dir: &Path,
     limits: crate::config::Limits,
     socket: TcpListener,
+    places: &Places,
 ) -> Result<(Server, JoinHandle<()>)> {
     let namesrv = Arc::new(NameServer::new(dir).context("the name server's configuration")?);
-    let server = Server::start("namesrv", Arc::clone(&namesrv) as _, limits, vec![socket])?;
+    let service = Arc::clone(&namesrv) as _;
+    let server = Server::start("namesrv", service, limits, vec![socket], places)?;
     let task = tokio::spawn(every(namesrv::SCAN_INTERVAL, move || {
         namesrv.expire(Instant::now())
     }));

@@ -276,7 +276,7 @@ impl<I: Io> Core<I> {
         self.prepare_if_due(end);
         match self.sync_timeout {
             None => {
-                self.arrivals.notify();
+                self.arrivals.notify_unless_hushed();
                 PutTicket::met(self.durability.flushed())
             }
             Some(_) if sabotage::is_planted(Lie::AckBeforeSync) => {

@@ -5,7 +5,7 @@
 //! find the bell rung and make none. It is not a queue: every sleeper is woken and looks at its
 //! condition again.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ pub(crate) struct EventCount {
     // that either the sleeper sees the condition or `notify` sees the sleeper. May be left set by
     // a sleeper whose time was up, which costs one needless ring.
     has_sleepers: AtomicBool,
+    // How many have taken it on to look for sleepers' conditions themselves, in a while.
+    hushed: AtomicUsize,
     // Guards nothing but the moment between the last look and the sleep.
     bell: Mutex<()>,
     condvar: Condvar,
@@ -36,6 +38,27 @@ impl EventCount {
             drop(bell);
             self.condvar.notify_all();
         }
+    }
+
+    /// As [`notify`](Self::notify), unless somebody has hushed it.
+    pub(crate) fn notify_unless_hushed(&self) {
+        // Either this call sees that it is hushed no more, or who ended that sees the change.
+        fence(Ordering::SeqCst);
+        if self.hushed.load(Ordering::Relaxed) == 0 {
+            self.notify();
+        }
+    }
+
+    /// From now on, changes may go without a bell until [`unhush`](Self::unhush).
+    pub(crate) fn hush(&self) {
+        self.hushed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends that. Changes made meanwhile are visible to the caller, who must act on them or
+    /// [`notify`](Self::notify).
+    pub(crate) fn unhush(&self) {
+        self.hushed.fetch_sub(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     /// Sleeps until `ready` or until `timeout` has passed; says whether it is ready.
@@ -110,6 +133,20 @@ mod tests {
         assert!(!event.wait(Duration::from_millis(1), || false));
         assert!(event.has_sleepers.load(Ordering::Relaxed));
         event.notify();
+        assert!(!event.has_sleepers.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_hushed_bell_is_rung_by_who_hushed_it() {
+        let event = EventCount::default();
+        assert!(!event.wait(Duration::from_millis(1), || false));
+        event.hush();
+        event.hush();
+        event.unhush();
+        event.notify_unless_hushed();
+        assert!(event.has_sleepers.load(Ordering::Relaxed));
+        event.unhush();
+        event.notify_unless_hushed();
         assert!(!event.has_sleepers.load(Ordering::Relaxed));
     }
 

@@ -249,6 +249,18 @@ impl<I: Io> CommitLog<I> {
         self.visible()
     }
 
+    /// From now on appends wake nobody, until [`unhush`](Self::unhush) was called as often: for who
+    /// appends much and then looks after what waits for it by himself.
+    pub fn hush(&self) {
+        self.core.arrivals.hush();
+    }
+
+    /// Ends that. What was appended meanwhile is visible to the caller, who must act on it, or call
+    /// [`wake_waiters`](Self::wake_waiters).
+    pub fn unhush(&self) {
+        self.core.arrivals.unhush();
+    }
+
     /// Makes everybody in [`CommitLog::wait_visible`] look at its stop flag.
     pub fn wake_waiters(&self) {
         self.core.arrivals.notify();

@@ -53,6 +53,7 @@ pub use mmap_core;
 
 mod batches;
 mod begin;
+mod burst;
 mod checkpoint;
 mod clean;
 mod delay;
@@ -79,6 +80,7 @@ mod services;
 mod state;
 mod store;
 
+pub use burst::Burst;
 pub use checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN, Checkpoint, CheckpointTimes};
 pub use clean::{
     CleanError, CleanFacts, CleanOptions, CleanPlan, Cleaned, DeleteWhen, DeleteWhenError,

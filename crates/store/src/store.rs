@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, SystemClock};
+use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, FlushMode, SystemClock};
 use consumequeue::{BatchQueue, Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, MapSlice, OsIo};
 use segment_queue::{FlushPolicy, QueueError};
 
+use crate::burst::Burst;
 use crate::checkpoint::Checkpoint;
 use crate::clean::{CleanError, Cleanable, Cleaned, Cleaner};
 use crate::dispatch::{ArrivalListener, Dispatcher};
@@ -65,6 +66,8 @@ pub(crate) struct Core<I: Io> {
     state: Mutex<Option<StateFile<I>>>,
     pub(crate) cleaner: Cleaner,
     troubles: Troubles,
+    /// Held by whoever dispatches, for a step.
+    dispatching: Mutex<()>,
     /// The last put found no space.
     no_space: Mutex<Option<Shortage>>,
 }
@@ -152,6 +155,7 @@ impl<I: Io> MessageStore<I> {
             clock,
             cleaner: Cleaner::default(),
             troubles: Troubles::default(),
+            dispatching: Mutex::default(),
             no_space: Mutex::default(),
         };
         // The machine's run, and that everything is synced up to here. The service tries again.
@@ -228,6 +232,12 @@ impl<I: Io> MessageStore<I> {
             appended,
             physical_offsets,
         })
+    }
+
+    /// Begins a burst of puts: see [`Burst`]. `None` where what is put is not visible at once, which
+    /// the flush service sees to.
+    pub fn burst(&self) -> Option<Burst<I>> {
+        matches!(self.core.options.flush, FlushMode::Async { .. }).then(|| Burst::begin(&self.core))
     }
 
     /// Reads a queue from `offset`. What is found can be read without copying, for as long as the
@@ -505,7 +515,7 @@ impl<I: Io> MessageStore<I> {
         drop(services);
         let core = &self.core;
         core.log.close()?;
-        while core.dispatcher.step(&core.log)? {}
+        while core.step_dispatch()? {}
         core.step_flush_derived()?;
         // What was flushed by closing the log counts from the second time on.
         core.step_flush_derived()?;
@@ -647,6 +657,24 @@ impl<I: Io> Core<I> {
 
     /// Does a piece of the dispatcher's work.
     pub(crate) fn step_dispatch(&self) -> Result<bool, DispatchError> {
+        let _alone = self
+            .dispatching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.step_dispatch_alone()
+    }
+
+    /// The same, unless somebody else is at it.
+    pub(crate) fn try_step_dispatch(&self) -> Option<Result<bool, DispatchError>> {
+        let _alone = match self.dispatching.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.step_dispatch_alone())
+    }
+
+    fn step_dispatch_alone(&self) -> Result<bool, DispatchError> {
         let progress = self.dispatcher.step(&self.log);
         if progress.is_err() || !self.troubles.is_empty() {
             self.note(health::DISPATCH, &progress);

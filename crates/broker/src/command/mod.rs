@@ -11,18 +11,12 @@ use std::future::Future;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Stack of a thread that serves connections: handlers are flat.
-const STACK_LEN: usize = 1024 * 1024;
-
-/// Runs `work` on a runtime with so many threads.
-fn block_on<T>(threads: usize, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(1))
-        .thread_stack_size(STACK_LEN)
-        .thread_name("serve")
+/// Runs `work`, and what it spawns, on this thread. Connections have threads of their own.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the network threads")?
+        .context("cannot start the event loop")?
         .block_on(work)
 }
 

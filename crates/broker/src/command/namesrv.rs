@@ -20,7 +20,7 @@ pub fn run(flags: &NamesrvFlags) -> Result<()> {
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set: give --kv-dir")?)
             .join("namesrv"),
     };
-    block_on(2, async {
+    block_on(async {
         let node = NamesrvNode::start(&flags.listen, &dir)?;
         let asked_to_end = EndSignals::listen()?;
         writeln!(

@@ -19,9 +19,8 @@ const CONFIG_LEN_MAX: u64 = 1024 * 1024;
 /// The configuration is wrong, or the node cannot start or stop.
 pub fn run(flags: &Flags) -> Result<()> {
     let config = configure(flags)?;
-    let threads = config.network.limits.worker_threads;
     allow_open_files(config.network.limits.connection_count_max);
-    block_on(threads, async {
+    block_on(async {
         let node = Node::start(config).await?;
         // Before anybody can know that it is ready, and ask it to stop.
         let asked_to_end = EndSignals::listen()?;

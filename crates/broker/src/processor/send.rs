@@ -11,7 +11,7 @@ use message::names::{property, topic as topic_names};
 use message::{Message, MessageId, Properties, PropertiesBuilder, SysFlag, Transaction};
 use remoting::body::TopicConfig;
 use remoting::header::{SendMessageRequestHeader, SendMessageResponseHeader, SendRegionHeader};
-use remoting::{CommandView, ResponseCode};
+use remoting::{CommandView, RequestCode, ResponseCode};
 use store::{AppendError, FlushError, PutError, PutTicket};
 
 use super::{Outcome, Refusal};
@@ -30,9 +30,26 @@ const TIMER_PROPERTIES: [&str; 3] = [
     property::TIMER_DELIVER_MS,
 ];
 
+/// Properties that a broker sets itself, or takes away.
+const BROKERS_PROPERTIES: [&str; 4] = [
+    property::POP_CHECK_POINT,
+    property::MESSAGE_REGION,
+    property::TRACE_ON,
+    property::CLUSTER,
+];
+
 thread_local! {
     /// The properties of the message that is being sent, with what the broker adds.
     static PROPERTIES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether a request is a send.
+#[must_use]
+pub fn is_send(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE
+    )
 }
 
 /// Answers a send.
@@ -78,6 +95,7 @@ fn store(
     let sent = Properties::new(header.properties.unwrap_or_default().as_bytes());
     let traits = Traits::of(sent);
     traits.check(broker, header, is_batch)?;
+    crate::burst::join(&broker.store);
     PROPERTIES.with_borrow_mut(|properties| {
         complete(broker, sent, &traits, properties);
         let message = message(broker, exchange, request, header, queue_id, properties);
@@ -418,22 +436,20 @@ impl<'a> Traits<'a> {
             ..Self::default()
         };
         for (name, value) in properties.iter() {
-            let Ok(name) = std::str::from_utf8(name) else {
-                continue;
-            };
-            let value = std::str::from_utf8(value).unwrap_or_default();
-            match name {
-                property::UNIQUE_KEY => traits.unique_key = Some(value),
-                property::DELAY => traits.delay_level = value.parse().ok(),
-                property::TRANSACTION_PREPARED => {
-                    traits.is_half = value.eq_ignore_ascii_case("true");
-                }
-                property::WAIT => traits.waits = !value.eq_ignore_ascii_case("false"),
-                property::POP_CHECK_POINT
-                | property::MESSAGE_REGION
-                | property::TRACE_ON
-                | property::CLUSTER => traits.needs_rewrite = true,
-                _ => traits.is_timed |= TIMER_PROPERTIES.contains(&name),
+            let is = |known: &str| name == known.as_bytes();
+            let text = || std::str::from_utf8(value).unwrap_or_default();
+            if is(property::UNIQUE_KEY) {
+                traits.unique_key = Some(text());
+            } else if is(property::WAIT) {
+                traits.waits = !value.eq_ignore_ascii_case(b"false");
+            } else if is(property::DELAY) {
+                traits.delay_level = text().parse().ok();
+            } else if is(property::TRANSACTION_PREPARED) {
+                traits.is_half = value.eq_ignore_ascii_case(b"true");
+            } else if BROKERS_PROPERTIES.into_iter().any(is) {
+                traits.needs_rewrite = true;
+            } else {
+                traits.is_timed |= TIMER_PROPERTIES.into_iter().any(is);
             }
         }
         traits

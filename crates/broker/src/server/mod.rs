@@ -8,6 +8,7 @@ mod exchange;
 mod mailbox;
 mod output;
 mod task;
+mod workers;
 
 use std::collections::HashMap;
 use std::io;
@@ -20,11 +21,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use self::task::Registered;
 use crate::config::Limits;
 
 pub use self::connection::{Asked, CloseReason, Connection, HeldSlot};
 pub use self::exchange::{Exchange, Pending, Reply, ReplyTicket, Resume, Service};
 pub use self::output::Content;
+pub use self::workers::{Places, Workers};
 
 /// Letters beside held requests that may wait for a connection's task.
 const LETTERS_BESIDE_HELD: usize = 1024;
@@ -49,7 +52,8 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts to serve on `sockets`. Must be called within a tokio runtime.
+    /// Starts to serve on `sockets`, each connection at one of `places`. Must be called within a
+    /// tokio runtime, which accepts them.
     ///
     /// # Errors
     /// A socket cannot be handed to the runtime.
@@ -58,6 +62,7 @@ impl Server {
         service: Arc<dyn Service>,
         limits: Limits,
         sockets: Vec<std::net::TcpListener>,
+        places: &Places,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name,
@@ -72,7 +77,8 @@ impl Server {
         for socket in sockets {
             addresses.push(socket.local_addr()?);
             let listener = TcpListener::from_std(socket)?;
-            tasks.push(tokio::spawn(accept(Arc::clone(&shared), listener)));
+            let accepting = accept(Arc::clone(&shared), listener, places.clone());
+            tasks.push(tokio::spawn(accepting));
         }
         tasks.push(tokio::spawn(sweep(Arc::clone(&shared))));
         Ok(Self {
@@ -170,7 +176,7 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListen
     Ok(socket.into())
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, places: Places) {
     // A condition that lasts is logged when it begins, not at each connection.
     let mut refusing = false;
     let mut failing = false;
@@ -190,7 +196,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         match shared.admit(peer) {
             Some(connection) => {
                 refusing = false;
-                start(&shared, connection, socket);
+                start(&shared, connection, socket, &places);
             }
             None if refusing => {}
             None => {
@@ -206,11 +212,18 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn start(shared: &Arc<Shared>, connection: Arc<Connection>, socket: TcpStream) {
+fn start(shared: &Arc<Shared>, connection: Arc<Connection>, socket: TcpStream, places: &Places) {
+    let registered = Registered::new(Arc::clone(shared), connection);
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(peer = %connection.peer(), %error, "TCP_NODELAY was refused");
+        tracing::debug!(peer = %registered.peer(), %error, "TCP_NODELAY was refused");
     }
-    tokio::spawn(task::serve(Arc::clone(shared), connection, socket));
+    // From here on another thread's event queue watches it.
+    match socket.into_std() {
+        Ok(socket) => places.serve(task::serve(registered, socket)),
+        Err(error) => {
+            tracing::warn!(peer = %registered.peer(), %error, "connection closed: not taken over");
+        }
+    }
 }
 
 /// Closes connections that are idle or stalled.

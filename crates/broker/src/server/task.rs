@@ -23,6 +23,8 @@ use super::output::Output;
 
 /// Bytes read at a time.
 const INPUT_LEN: usize = 256 * 1024;
+/// Reads after which the other connections of the thread get their turn.
+const READ_COUNT_MAX: usize = 4;
 /// Answers that may wait for the device before the connection is not read from any more.
 const PENDING_COUNT_MAX: usize = 4096;
 /// A frame longer than the input buffer is given its own, which grows by at most so much before
@@ -63,9 +65,16 @@ impl Kit {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(shared: Arc<Shared>, connection: Arc<Connection>, socket: TcpStream) {
+pub(super) async fn serve(guard: Registered, socket: std::net::TcpStream) {
+    let socket = match TcpStream::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(peer = %guard.peer(), %error, "connection closed: it cannot be watched");
+            return;
+        }
+    };
     let mut task = Task {
-        guard: Registered { shared, connection },
+        guard,
         socket,
         partial: Vec::new(),
         output: Output::default(),
@@ -74,7 +83,7 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Arc<Connection>, sock
         state: State::Serving,
     };
     let reason = poll_fn(|cx| task.poll(cx)).await;
-    let peer = task.guard.connection.peer();
+    let peer = task.guard.peer();
     match reason {
         CloseReason::Peer | CloseReason::Shutdown | CloseReason::Malformed => {}
         _ => tracing::info!(%peer, ?reason, "connection closed"),
@@ -100,9 +109,19 @@ enum State {
 }
 
 /// Takes the connection out of the server's books however the task ends, a panic included.
-struct Registered {
+pub(super) struct Registered {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
+}
+
+impl Registered {
+    pub(super) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
+        Self { shared, connection }
+    }
+
+    pub(super) fn peer(&self) -> std::net::SocketAddr {
+        self.connection.peer()
+    }
 }
 
 impl Drop for Registered {
@@ -127,9 +146,9 @@ impl Task {
         result
     }
 
-    /// Goes round until nothing moves any more.
+    /// Goes round until nothing moves any more, or for a while.
     fn run(&mut self, cx: &mut Context<'_>, kit: &mut Kit) -> Poll<CloseReason> {
-        loop {
+        for _ in 0..READ_COUNT_MAX {
             let mut moved = false;
             self.guard
                 .connection
@@ -168,6 +187,8 @@ impl Task {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn may_read(&self) -> bool {

@@ -80,6 +80,7 @@ struct Running {
     server: Option<Server>,
     closed: mpsc::Receiver<SocketAddr>,
     runtime: tokio::runtime::Runtime,
+    _workers: Workers,
 }
 
 fn limits() -> Limits {
@@ -91,7 +92,7 @@ fn limits() -> Limits {
 
 fn run(limits: Limits) -> Running {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
@@ -101,12 +102,14 @@ fn run(limits: Limits) -> Running {
     });
     let socket = bind("127.0.0.1:0".parse().unwrap(), 128).unwrap();
     let guard = runtime.enter();
-    let server = Server::start("test", service, limits, vec![socket]).unwrap();
+    let workers = Workers::start(2, || ()).unwrap();
+    let server = Server::start("test", service, limits, vec![socket], &workers.places()).unwrap();
     drop(guard);
     Running {
         server: Some(server),
         closed,
         runtime,
+        _workers: workers,
     }
 }
 

@@ -41,15 +41,18 @@ struct Place {
 }
 
 impl Workers {
-    /// Starts so many threads, one at least.
+    /// Starts so many threads, one at least. Each calls `before_sleep` when it has nothing to do.
     ///
     /// # Errors
     /// The system has no thread or no event queue for us.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize, before_sleep: fn()) -> io::Result<Self> {
         let mut places = Vec::new();
         let mut threads = Vec::new();
         for _ in 0..count.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .on_thread_park(before_sleep)
+                .build()?;
             places.push(Place {
                 runtime: runtime.handle().clone(),
                 connection_count: Arc::default(),
