@@ -5,9 +5,9 @@
 //! plain values, and may be built again from the log at any time: a record that is dispatched
 //! twice has one entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use commitlog::{CommitLog, QueueCursor};
 use consumequeue::{BatchQueue, ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
@@ -56,12 +56,23 @@ pub(crate) struct Dispatcher<I: Io> {
     /// Whether records have entries in the light queues that they name.
     light_queues: bool,
     listener: OnceLock<Arc<ArrivalListener>>,
+    /// Messages that say to be the first of a queue that has others.
+    firsts: Mutex<BTreeMap<QueueKey, First>>,
     /// Everything below has its entries. Written by the dispatching thread (Release), read by all.
     next_offset: AtomicU64,
     /// Store time of the last dispatched record. Written before `next_offset`.
     last_store_ms: AtomicI64,
     /// Where the last dispatched record lies; `u64::MAX` before the first. As above.
     last_record: AtomicU64,
+}
+
+/// The entry of a message that says to be the first of a queue that has others. Either the topic was
+/// deleted and created again, and then the second message comes next; or the record is damaged: no CRC
+/// covers a queue offset.
+#[derive(Debug, Clone, Copy)]
+struct First {
+    entry: Entry,
+    store_ms: Option<i64>,
 }
 
 /// What became of one record.
@@ -88,6 +99,7 @@ impl<I: Io> Dispatcher<I> {
             batches,
             light_queues,
             listener: OnceLock::new(),
+            firsts: Mutex::default(),
             next_offset: AtomicU64::new(0),
             last_store_ms: AtomicI64::new(0),
             last_record: AtomicU64::new(u64::MAX),
@@ -440,6 +452,9 @@ impl<I: Io> Dispatcher<I> {
         }
         let entry = entry_of(view, tags_code);
         let store_ms = place.unit_time_ms(view);
+        if index == 1 {
+            self.begin_anew(&queue.entries, place, &entry)?;
+        }
         let outcome = match queue.entries.put_stored(index, entry, store_ms) {
             // The topic was deleted since the queue was found.
             Err(ConsumeQueueError::Deleted { .. }) if self.is_deleted(view, place) => {
@@ -455,10 +470,11 @@ impl<I: Io> Dispatcher<I> {
                 max_index,
                 physical_offset: view.physical_offset(),
             }),
-            // The topic was deleted and created again: its queues begin anew.
             PutOutcome::Occupied { .. } if index == 0 => {
-                queue.entries.truncate(0)?;
-                Ok(Some(queue.entries.put_stored(index, entry, store_ms)?))
+                let key = (topic.to_owned(), queue_id);
+                let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
+                firsts.insert(key, First { entry, store_ms });
+                Ok(None)
             }
             PutOutcome::Occupied { max_index } => {
                 // Java 5.3.3 can use a queue offset twice after a restart; like it, we keep the
@@ -475,6 +491,31 @@ impl<I: Io> Dispatcher<I> {
             }
             outcome => Ok(Some(outcome)),
         }
+    }
+
+    /// Before a queue's second message: if another first one came since those that the queue holds, its
+    /// topic was deleted and created again, and the queue begins anew with that one.
+    fn begin_anew(
+        &self,
+        queue: &ConsumeQueue<I>,
+        place: &Place<'_>,
+        second: &Entry,
+    ) -> Result<(), DispatchError> {
+        let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
+        if firsts.is_empty() {
+            return Ok(());
+        }
+        let key = (place.topic.to_owned(), place.queue_id);
+        let Some(First { entry, store_ms }) = firsts.remove(&key) else {
+            return Ok(());
+        };
+        let last_end = queue.max_physical_end().unwrap_or(0).cast_signed();
+        // The log may be read for the second time.
+        if (last_end..second.physical_offset).contains(&entry.physical_offset) {
+            queue.truncate(0)?;
+            queue.put_stored(0, entry, store_ms)?;
+        }
+        Ok(())
     }
 
     /// Whether a record was of a queue at a place that has been deleted since.

@@ -154,13 +154,6 @@ impl QueueCheck {
             return Ok(());
         };
         let key = (place.topic.to_owned(), place.queue_id);
-        if place.index == 0 {
-            // What came before was of a topic that has been deleted since.
-            self.suspects.remove(&key);
-            if self.faults.get(&key) != Some(&QueueFault::Unfinished) {
-                self.faults.remove(&key);
-            }
-        }
         let Some(found) = self.entry_at(&queue.entries, &key, place.index)? else {
             self.add(key, QueueFault::MissingEntry);
             return Ok(());
@@ -168,6 +161,13 @@ impl QueueCheck {
         let is_same = found.physical_offset == view.physical_offset()
             && u64::try_from(found.size).ok() == Some(view.total_size() as u64);
         if is_same {
+            if place.index == 0 {
+                // What came before was of a topic that has been deleted since.
+                self.suspects.remove(&key);
+                if self.faults.get(&key) != Some(&QueueFault::Unfinished) {
+                    self.faults.remove(&key);
+                }
+            }
             let code = queue.entries.tags_code(&found)?;
             // In the delay topic it follows the configuration of the day.
             let is_known = code == Some(tags_code)

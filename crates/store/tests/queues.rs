@@ -241,6 +241,16 @@ impl Scene {
         ))
     }
 
+    /// Lets a record say that its queue offset is another; nothing checks this field.
+    fn claim(&self, put: &Put, queue_offset: i64) {
+        const QUEUE_OFFSET_POSITION: u64 = 20;
+        let offset = put.physical_offset as u64;
+        let base = offset - offset % SEGMENT_LEN;
+        let path = PathBuf::from(format!("/store/commitlog/{base:020}"));
+        let position = offset - base + QUEUE_OFFSET_POSITION;
+        self.write(&path, &queue_offset.to_be_bytes(), position);
+    }
+
     fn remove_dir(&self, dir: &str) {
         for entry in self.io.list(Path::new(dir)).unwrap() {
             self.io
@@ -331,6 +341,30 @@ fn without_the_store_s_own_files_the_log_still_tells_where_it_was_read() {
     let (store, report) = scene.open();
     assert_eq!(report.rebuilt_queues, []);
     scene.check(&store);
+}
+
+#[test]
+fn a_record_that_says_to_be_the_first_empties_no_queue() {
+    let mut scene = Scene::killed(100, false);
+    let victim = scene.puts.remove(RARE_COUNT + 30);
+    scene.claim(&victim, 0);
+    scene.remove_dir("/store/foliomq");
+    scene.remove_dir("/store/consumequeue/Often/0");
+    scene.check(&scene.open().0);
+}
+
+#[test]
+fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
+    let mut scene = Scene::killed(100, false);
+    let first = scene.puts.len() - 5;
+    for index in 0..5 {
+        scene.claim(&scene.puts[first + index], index as i64);
+        scene.puts[first + index].queue_offset = index as i64;
+    }
+    scene.puts.drain(RARE_COUNT..first);
+    scene.remove_dir("/store/foliomq");
+    scene.remove_dir("/store/consumequeue/Often/0");
+    scene.check(&scene.open().0);
 }
 
 #[test]

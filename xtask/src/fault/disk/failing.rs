@@ -16,6 +16,10 @@ const MORE_COUNT: u64 = 300;
 
 /// How long a failure that is final is watched for sends that work again.
 const FINAL_TIME: Duration = Duration::from_secs(2);
+/// What a refusal says after a failure that is final.
+const FINAL_REASON: &str = "until it is opened again";
+/// Where a failure may be final or not: how long it takes until a flush has met it too, at most.
+const FLUSH_TIME: Duration = Duration::from_millis(600);
 
 const DEVICE: Settings = Settings {
     capacity: 1 << 30,
@@ -348,6 +352,7 @@ impl<'a> Bench<'a> {
         let refused = self.trial.tally()?.refused();
         self.trial
             .await_tally("refusals", PATIENCE, |tally| tally.refused() > refused + 20)?;
+        self.await_reason(for_good)?;
         let acked = self.trial.tally()?.acked();
         // After a failed sync that is all up to the last flushed offset.
         let count = self.trial.found()?.messages.len() as u64;
@@ -381,6 +386,21 @@ impl<'a> Bench<'a> {
             }
             (Err(error), Some(false)) => Err(error),
         }
+    }
+
+    /// Waits until it is known whether the failure is final. The making of a new file may meet the
+    /// fault first, which is no such failure; what may be read ends earlier once a flush has met it.
+    fn await_reason(&mut self, for_good: Option<bool>) -> Result<()> {
+        let is_final = |tally: &super::Tally| tally.last_refusal().contains(FINAL_REASON);
+        match for_good {
+            Some(true) => drop(self.trial.await_tally("a final refusal", PATIENCE, is_final)?),
+            Some(false) => {}
+            None => {
+                self.trial.check_alive()?;
+                let _either_way = self.trial.await_tally("a reason", FLUSH_TIME, is_final);
+            }
+        }
+        Ok(())
     }
 
     fn goes_on(&mut self, to_consumers: bool) -> Result<String> {
