@@ -248,11 +248,13 @@ fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Repaired, 
     let layout = file.layout();
     let handle = open_checked(io, file.path(), layout, Access::ReadWrite)?;
     let mut scan = Scan::run(&handle, layout, &header, log_end)?;
-    let doubtful = scan.drop_doubtful(&header);
-    if let Some(offset) = doubtful {
+    let mut doubtful = None;
+    // What is left is asked the same, or the next repair would find its end doubtful.
+    while let Some(offset) = scan.drop_doubtful(&header) {
         // With the other keys of its message, in the same step: found without this one after a
         // crash in between, they would look like all of them.
         scan = Scan::run(&handle, layout, &header, offset.min(log_end))?;
+        doubtful = Some(offset);
     }
     if scan.next_entry() == FIRST_ENTRY || header.begin_timestamp_ms <= 0 {
         return Ok(Repaired {

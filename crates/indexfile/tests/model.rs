@@ -269,6 +269,46 @@ fn a_file_that_was_cut_off_stays_away_after_a_power_loss() {
     assert!(found.iter().copied().eq((1..12).rev()), "{found:?}");
 }
 
+/// Found on a simulated machine: the entry that is the last one after a repair looked torn as well, but
+/// only to the next repair, which wrote another end time.
+#[test]
+fn what_a_repair_leaves_the_next_one_leaves_too() {
+    // Ordinal 10 lies across two sectors.
+    let options = IndexOptions {
+        slot_count: 64 + 128 * 100,
+        entry_count_max: 40,
+        ..OPTIONS
+    };
+    let policy = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: 0,
+    };
+    let io = SimIo::new(5);
+    let dir = Path::new("/index");
+    let put = |index: &IndexService<SimIo>, offset: u64| {
+        let time_ms = START_MS + offset.cast_signed();
+        index
+            .put("T", &format!("k{offset}"), offset, time_ms)
+            .unwrap();
+    };
+    let (index, _) =
+        IndexService::open(io.clone(), dir, options.clone(), OpenPolicy::Clean).unwrap();
+    (1..=11).for_each(|offset| put(&index, offset));
+    index.flush().unwrap();
+    drop(index);
+    let path = dir.join(&io.list(dir).unwrap()[0].name);
+    // The header has not seen the last entry, whose message is gone from the log.
+    let file = io.open(&path, Access::ReadWrite).unwrap();
+    file.write_all_at(&11_u32.to_be_bytes(), 36).unwrap();
+    let repaired = [(); 2].map(|()| {
+        let (index, report) = IndexService::open(io.clone(), dir, options.clone(), policy).unwrap();
+        let resume = report.resume_offset.unwrap();
+        (resume..=10).for_each(|offset| put(&index, offset));
+        index.flush().unwrap();
+        io.read(&path, u64::MAX).unwrap()
+    });
+    assert!(repaired[0] == repaired[1]);
+}
+
 /// Found by power cuts: of a file in the middle the name was left and nothing else, and its messages
 /// were taken for those of the files behind it, which were there.
 #[test]

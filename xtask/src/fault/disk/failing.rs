@@ -72,13 +72,13 @@ fn faults() -> Vec<Fault> {
     let (io, full, quota) = (Errno::EIO, Errno::ENOSPC, Errno::EDQUOT);
     vec![
         short(fault("log-sync", Sync, log, io, Refuses)),
-        short(Fault {
+        Fault {
             rule: Rule {
                 times: 1,
                 ..Rule::fail(Sync, log, io)
             },
             ..fault("log-sync-once", Sync, log, io, RefusesOrGoesOn)
-        }),
+        },
         short(fault("log-write", Write, log, io, Refuses)),
         short(fault(
             "log-allocate-full",
@@ -114,7 +114,7 @@ fn faults() -> Vec<Fault> {
         fault("index-sync", Sync, "/index/", io, GoesOn),
         fault("index-create-full", Create, "/index/", full, GoesOn),
         fault("checkpoint-sync", Sync, "/checkpoint", io, GoesOn),
-        short(fault("config-rename", Rename, "/config/", io, GoesOn)),
+        fault("config-rename", Rename, "/config/", io, GoesOn),
         fault("config-sync", Sync, "/config/", io, GoesOn),
         fault("config-write-full", Write, "/config/", full, GoesOn),
     ]
@@ -393,7 +393,10 @@ impl<'a> Bench<'a> {
     fn await_reason(&mut self, for_good: Option<bool>) -> Result<()> {
         let is_final = |tally: &super::Tally| tally.last_refusal().contains(FINAL_REASON);
         match for_good {
-            Some(true) => drop(self.trial.await_tally("a final refusal", PATIENCE, is_final)?),
+            Some(true) => drop(
+                self.trial
+                    .await_tally("a final refusal", PATIENCE, is_final)?,
+            ),
             Some(false) => {}
             None => {
                 self.trial.check_alive()?;

@@ -141,7 +141,7 @@ pub fn suite() -> Suite {
         needs: &["unshare"],
         run: |_| match fusefs::missing() {
             Some(why) => Err(CannotRun(why).into()),
-            None => run_apart(&["power", "--cuts", "400", "--limit", "30"], SUITE_LIMIT),
+            None => run_apart(&["power", "--cuts", "50", "--limit", "20"], SUITE_LIMIT),
         },
     }
 }
