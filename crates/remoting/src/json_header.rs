@@ -43,6 +43,30 @@ struct Scanner<'h, 's> {
     scratch: &'s mut Scratch,
 }
 
+/// A member `,"name":"value"` without escapes and white space, and where it ends.
+#[inline(always)]
+fn compact_field(bytes: &[u8], position: usize) -> Option<(FieldSpan, usize)> {
+    let text_end = |start: usize| Some(start + quote_or_escape(bytes.get(start..)?)?);
+    let is = |position: usize, wanted: &[u8]| {
+        bytes.get(position..position + wanted.len()) == Some(wanted)
+    };
+    if !is(position, b",\"") {
+        return None;
+    }
+    let name_start = position + 2;
+    let name_end = text_end(name_start)?;
+    if !is(name_end, b"\":\"") {
+        return None;
+    }
+    let value_start = name_end + 3;
+    let value_end = text_end(value_start)?;
+    let field = FieldSpan {
+        name: Span::of_header(name_start, name_end),
+        value: Span::of_header(value_start, value_end),
+    };
+    is(value_end, b"\"").then_some((field, value_end + 1))
+}
+
 /// The short steps are inlined by force: then the position stays in a register, which saves a
 /// quarter of the time of a send request's header.
 impl Scanner<'_, '_> {
@@ -82,8 +106,28 @@ impl Scanner<'_, '_> {
                 }
                 scanner.scratch.fields.push(FieldSpan { name, value });
             }
+            scanner.compact_fields();
             Ok(())
         })
+    }
+
+    /// Takes further members that are what most are: texts without escapes, no white space. The
+    /// position is behind a value before and after. Nothing here is an error: what is not taken is
+    /// for [`object`](Self::object) to judge.
+    ///
+    /// It halves the time of a send request's header, because only a local position is carried from
+    /// one member to the next.
+    fn compact_fields(&mut self) {
+        let bytes = self.header.as_bytes();
+        let mut position = self.position;
+        while self.scratch.fields.len() < FIELD_COUNT_MAX {
+            let Some((field, end)) = compact_field(bytes, position) else {
+                break;
+            };
+            self.scratch.fields.push(field);
+            position = end;
+        }
+        self.position = position;
     }
 
     /// An integer as a number or as a string; `None` for null.
@@ -214,28 +258,32 @@ impl Scanner<'_, '_> {
 
     /// The string that starts at `start` and whose first backslash is behind us.
     fn escaped_string(&mut self, start: usize) -> Step<Span> {
-        let decoded_start = self.scratch.decoded.len();
-        self.take_run(start);
+        let header = self.header;
+        let bytes = header.as_bytes();
+        let decoded = &mut self.scratch.decoded;
+        let decoded_start = decoded.len();
+        decoded.push_str(header.get(start..self.position - 1).unwrap_or_default());
+        let mut position = self.position;
         loop {
-            let escaped = self.escape()?;
-            self.scratch.decoded.push(escaped);
-            let run_start = self.position;
-            let found = self.skip_to_quote_or_escape()?;
-            self.take_run(run_start);
-            if found == b'"' {
-                let decoded_end = self.scratch.decoded.len();
-                return Ok(Span::of_decoded(decoded_start, decoded_end));
+            let rest = bytes.get(position..).unwrap_or_default();
+            let (escaped, len) = match unescape(rest) {
+                Ok(escaped) => escaped,
+                Err(expected) => return Err(self.expected_at(position, expected)),
+            };
+            decoded.push(escaped);
+            let run_start = position + len;
+            let rest = bytes.get(run_start..).unwrap_or_default();
+            let Some(run_len) = quote_or_escape(rest) else {
+                return Err(self.expected_at(header.len(), "a closing quote"));
+            };
+            let run_end = run_start + run_len;
+            decoded.push_str(header.get(run_start..run_end).unwrap_or_default());
+            position = run_end + 1;
+            if bytes.get(run_end) == Some(&b'"') {
+                self.position = position;
+                return Ok(Span::of_decoded(decoded_start, decoded.len()));
             }
         }
-    }
-
-    /// Takes what stands between `start` and the quote or backslash just read as decoded.
-    fn take_run(&mut self, start: usize) {
-        let run = self
-            .header
-            .get(start..self.position - 1)
-            .unwrap_or_default();
-        self.scratch.decoded.push_str(run);
     }
 
     /// Goes behind the next quote or backslash and says which it was.
@@ -252,13 +300,6 @@ impl Scanner<'_, '_> {
                 Err(self.expected("a closing quote"))
             }
         }
-    }
-
-    /// The character of an escape whose backslash is behind us.
-    fn escape(&mut self) -> Step<char> {
-        let (character, len) = unescape(self.rest()).map_err(|what| self.expected(what))?;
-        self.position += len;
-        Ok(character)
     }
 
     /// Nothing but white space may follow.
@@ -325,7 +366,10 @@ impl Scanner<'_, '_> {
     }
 
     fn expected(&self, expected: &'static str) -> Box<CommandError> {
-        let position = self.position;
+        self.expected_at(self.position, expected)
+    }
+
+    fn expected_at(&self, position: usize, expected: &'static str) -> Box<CommandError> {
         Box::new(CommandError::Json { position, expected })
     }
 }
