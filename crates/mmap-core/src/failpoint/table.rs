@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -23,6 +23,8 @@ pub enum Action {
     Kill,
     /// Lets the operation fail.
     Error(io::ErrorKind),
+    /// Lets the operation wait until the failpoint is disarmed, as for a device that does not answer.
+    Hold,
 }
 
 /// Disarms a failpoint when it is dropped.
@@ -57,6 +59,8 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
     armed: Vec::new(),
     next_id: 1,
 });
+/// Rung when an entry was disarmed.
+static DISARMED: Condvar = Condvar::new();
 static ENVIRONMENT_READ: Once = Once::new();
 
 /// Arms a failpoint, or one of the names for many, for the `nth` hit (from 1) from now on, or for each.
@@ -97,11 +101,18 @@ pub fn hit(name: &str, path: Option<&Path>) -> Option<io::Error> {
         if armed.is_hit_by(name, path) {
             armed.hit_count += 1;
             if armed.nth.is_none_or(|nth| nth == armed.hit_count) {
-                acting = Some(armed.action);
+                acting = Some((armed.id, armed.action));
             }
         }
     }
-    match acting? {
+    let (id, action) = acting?;
+    match action {
+        Action::Hold => {
+            let is_armed = |table: &mut Table| table.armed.iter().any(|armed| armed.id == id);
+            let disarmed = DISARMED.wait_while(table(), is_armed);
+            drop(disarmed.unwrap_or_else(PoisonError::into_inner));
+            None
+        }
         Action::Error(kind) => Some(io::Error::new(kind, format!("failpoint {name}"))),
         Action::Kill => {
             let path = path.unwrap_or(Path::new("-")).display();
@@ -123,6 +134,7 @@ pub(crate) fn is_armed(name: &str) -> bool {
 impl Drop for FailGuard {
     fn drop(&mut self) {
         table().armed.retain(|armed| armed.id != self.id);
+        DISARMED.notify_all();
     }
 }
 

@@ -1,0 +1,263 @@
+//! One slow client, one slow disk, one big message: the other connections of the same thread go on.
+//!
+//! All connections of these brokers share one thread. Failpoints are global to the process: only
+//! one test of this binary arms them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends by panicking"
+)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use foliomq::config::{Config, FlushDisk};
+use foliomq::node::Node;
+use mmap_core::failpoint::{Action, arm};
+use remoting::header::{PullMessageRequestHeader, SendMessageRequestHeader, pull_flag};
+use remoting::{Command, RequestCode, ResponseCode};
+use tokio::runtime::Runtime;
+
+/// How long an answer may take on a busy machine; a connection that stalls never gets one.
+const PATIENCE: Duration = Duration::from_secs(20);
+const BIG_LEN: usize = 4 * 1024 * 1024;
+/// The disk of one test must not be that of another.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Running {
+    runtime: Runtime,
+    node: Node,
+}
+
+fn run(store: &Path, change: impl FnOnce(&mut Config)) -> Running {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut config = Config::new("broker-a");
+    config.network.listen_port = 0;
+    config.network.namesrv_listen = "127.0.0.1:0".to_owned();
+    config.network.limits.worker_threads = 1;
+    config.store.root = Some(store.to_owned());
+    config.store.commit_log_segment_len = 64 << 20;
+    config.store.index_slot_count = 100;
+    config.store.index_entry_count_max = 1000;
+    change(&mut config);
+    let node = runtime.block_on(Node::start(config)).unwrap();
+    Running { runtime, node }
+}
+
+impl Running {
+    /// Accepting is the business of this thread's runtime, which runs only in here.
+    fn connect(&self) -> Client {
+        let address = self.node.summary.broker_addresses[0];
+        let connecting = self
+            .runtime
+            .spawn_blocking(move || Client::connect(address));
+        self.runtime.block_on(async {
+            let client = connecting.await.unwrap();
+            // Each turn lets the accepting task run.
+            let deadline = Instant::now() + PATIENCE;
+            while !client.is_served() {
+                assert!(Instant::now() < deadline, "not accepted");
+                tokio::task::yield_now().await;
+            }
+            client
+        })
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.node.stop()).unwrap();
+    }
+}
+
+struct Client {
+    socket: TcpStream,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        let mut client = Self { socket };
+        client.post(&send("Topic", b"first"));
+        client
+    }
+
+    /// Whether the answer to the first send is there.
+    fn is_served(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let peeked = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false).unwrap();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        match peeked {
+            Ok(count) => count > 0,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        }
+    }
+
+    fn post(&mut self, command: &Command) {
+        self.socket.write_all(&frame(command)).unwrap();
+    }
+
+    fn receive(&mut self) -> Command {
+        let mut frame = vec![0; 4];
+        self.socket.read_exact(&mut frame).unwrap();
+        let len = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
+        frame.resize(4 + len, 0);
+        self.socket.read_exact(&mut frame[4..]).unwrap();
+        Command::decode(&frame).unwrap()
+    }
+
+    fn receive_success(&mut self) {
+        let answer = self.receive();
+        let code = answer.response_code();
+        assert_eq!(code, ResponseCode::SUCCESS, "{:?}", answer.remark);
+    }
+
+    /// Sends messages, each after the answer to the one before.
+    fn send_some(&mut self, body: &[u8]) {
+        for _ in 0..50 {
+            self.post(&send("Topic", body));
+            self.receive_success();
+        }
+    }
+}
+
+fn frame(command: &Command) -> Vec<u8> {
+    let mut frame = Vec::new();
+    command.encode(&mut frame).unwrap();
+    frame
+}
+
+fn send(topic: &str, body: &[u8]) -> Command {
+    let header = SendMessageRequestHeader {
+        producer_group: "producers",
+        topic,
+        default_topic: "TBW102",
+        default_topic_queue_nums: 1,
+        ..Default::default()
+    };
+    let request = Command::request(RequestCode::SEND_MESSAGE).with_header(&header);
+    request.with_body(body.to_vec())
+}
+
+fn pull() -> Command {
+    let header = PullMessageRequestHeader {
+        consumer_group: "consumers",
+        topic: "Topic",
+        max_msg_nums: 32,
+        sys_flag: pull_flag::SUBSCRIPTION,
+        subscription: Some("*"),
+        ..Default::default()
+    };
+    Command::request(RequestCode::PULL_MESSAGE).with_header(&header)
+}
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[test]
+fn a_client_that_reads_nothing_stalls_nobody() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(dir.path(), |_| ());
+    let mut producer = running.connect();
+    producer.receive_success();
+    producer.send_some(&[7; 8 * 1024]);
+    let mut slow = running.connect();
+    slow.receive_success();
+    // Each answer has 256 KiB: together more than any socket takes, so that no more is read of it.
+    slow.socket
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let request = frame(&pull());
+    let refused = (0..200_000).find_map(|_| slow.socket.write_all(&request).err());
+    let refused = refused.expect("it is read from without end").kind();
+    assert!(matches!(
+        refused,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut
+    ));
+    producer.send_some(b"meanwhile");
+    let mut other = running.connect();
+    other.receive_success();
+    other.send_some(b"meanwhile");
+    drop((slow, other, producer));
+    running.stop();
+}
+
+#[test]
+fn a_device_that_does_not_answer_stalls_only_who_waits_for_it() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(dir.path(), |config| {
+        config.store.flush_disk = FlushDisk::Sync;
+        config.store.sync_flush_timeout = 3 * PATIENCE;
+    });
+    let mut producer = running.connect();
+    producer.receive_success();
+    let mut consumer = running.connect();
+    consumer.receive_success();
+    let held = arm("mmap_core.sync_data", Action::Hold, None);
+    for _ in 0..100 {
+        producer.post(&send("Topic", b"waits for the device"));
+    }
+    for _ in 0..100 {
+        consumer.post(&pull());
+        let answer = consumer.receive();
+        // What is not durable is not shown.
+        assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+        assert!(!contains(&answer.body, b"waits for the device"));
+    }
+    assert!(!producer.is_served(), "acknowledged before it was durable");
+    drop(held);
+    (0..100).for_each(|_| producer.receive_success());
+    drop((producer, consumer));
+    running.stop();
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn big_messages_stall_nobody() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(dir.path(), |config| {
+        config.store.body_len_max = BIG_LEN;
+    });
+    let mut big = running.connect();
+    big.receive_success();
+    let mut small = running.connect();
+    small.receive_success();
+    let message = frame(&send("Topic", &vec![7; BIG_LEN]));
+    let (beginning, rest) = message.split_at(message.len() / 2);
+    // Half of a message is there.
+    big.socket.write_all(beginning).unwrap();
+    small.send_some(b"meanwhile");
+    assert!(!big.is_served());
+    big.socket.write_all(rest).unwrap();
+    big.receive_success();
+    // One follows the other.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                big.socket.write_all(&message).unwrap();
+                big.receive_success();
+            }
+        });
+        small.send_some(b"meanwhile");
+    });
+    drop((big, small));
+    running.stop();
+}
