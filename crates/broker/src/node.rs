@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use mmap_core::WarmUp;
 use remoting::body::{
     RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper, register_body_crc,
 };
 use remoting::header::{RegisterBrokerRequestHeader, UnRegisterBrokerRequestHeader};
 use remoting::{Command, RequestCode, json};
 use store::{
-    DelayLevels, FlushMode, IndexOptions, MessageStore, OpenReport, ReadLimits, StoreOptions,
+    DelayLevels, FlushMode, IndexOptions, LogWarmUp, MessageStore, OpenReport, ReadLimits,
+    StoreOptions,
 };
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerService};
-use crate::config::{Config, FlushDisk};
+use crate::config::{Config, FlushDisk, WarmUpWay};
 use crate::namesrv::{self, NameServer};
 use crate::progress::Bar;
 use crate::recovery;
@@ -427,6 +429,17 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
             timeout: from.sync_flush_timeout,
         },
     };
+    // RocketMQ syncs what it touches in sync mode only.
+    let sync_every = (from.flush_disk == FlushDisk::Sync).then_some(from.warm_least_pages);
+    options.log_warm_up = match config.log_warm_up() {
+        WarmUpWay::None => LogWarmUp::None,
+        WarmUpWay::Window => LogWarmUp::Window,
+        WarmUpWay::Touch => LogWarmUp::Whole(WarmUp::Touch { sync_every }),
+        WarmUpWay::Populate => LogWarmUp::Whole(WarmUp::Populate),
+        WarmUpWay::Zeros => LogWarmUp::Whole(WarmUp::Zeros),
+    };
+    options.log_lock_tail = from.log_lock_tail;
+    options.log_advice = config.log_advice();
     options.recovery = from.recovery_policy;
     options.derived_flush_interval = from.derived_flush_interval;
     options.clean = from.clean.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
-use segment_queue::{PreallocateOptions, Preallocator, SegmentQueue, SegmentWriter};
+use segment_queue::{PreallocateOptions, Preallocator, SegmentQueue, SegmentWriter, Serving};
 
 use crate::append::{AppendPath, AppendState, Mapped};
 use crate::clock::Clock;
@@ -19,7 +19,7 @@ use crate::error::{AppendError, Failure, LogError};
 use crate::event::EventCount;
 use crate::flush::{Flusher, TimedFlush};
 use crate::gather::{Gathered, GroupCommit};
-use crate::options::{CommitLogOptions, FlushMode};
+use crate::options::{CommitLogOptions, FlushMode, LogWarmUp};
 use crate::service::Next;
 
 /// The preallocator is woken each time the log has grown by this much: 8 MiB, a quarter of the
@@ -97,11 +97,7 @@ impl<I: Io> Core<I> {
                 )
             }
         };
-        let mut ahead = PreallocateOptions::for_segment_len(options.segment_len);
-        if sync_timeout.is_some() {
-            // Nothing is written through the mapping: its pages need not be there.
-            ahead.window = 0;
-        }
+        let ahead = ahead(&options);
         Self {
             preallocator: Mutex::new(Preallocator::new(queue.clone(), ahead)),
             options,
@@ -220,9 +216,24 @@ impl<I: Io> Core<I> {
         if end >= self.prepare_at.load(Ordering::Relaxed) {
             let stride = PREPARE_STRIDE_MAX.min(self.options.segment_len / 8);
             self.prepare_at.store(end + stride, Ordering::Relaxed);
-            self.is_prepare_due.store(true, Ordering::Relaxed);
-            self.growth.notify();
+            self.ring_for_prepare();
         }
+    }
+
+    fn ring_for_prepare(&self) {
+        self.is_prepare_due.store(true, Ordering::Relaxed);
+        self.growth.notify();
+    }
+
+    /// Says that somebody calls [`Core::step_prepare`] whenever `growth` is rung, until the returned
+    /// value is dropped: appending makes no file then.
+    pub(crate) fn serve_prepare(self: &Arc<Self>) -> Serving<I> {
+        let core = Arc::downgrade(self);
+        self.queue.serve_ahead(move || {
+            if let Some(core) = core.upgrade() {
+                core.ring_for_prepare();
+            }
+        })
     }
 
     pub(crate) fn is_prepare_due(&self) -> bool {
@@ -236,10 +247,12 @@ impl<I: Io> Core<I> {
             .preallocator
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // A full disk and the like are found again, and reported, by the append that needs the
-        // space. Nothing is lost by that but time.
-        let _ = preallocator.step();
-        Next::OnWake
+        match preallocator.step() {
+            Ok(step) if !step.is_idle() => Next::Now,
+            // A full disk and the like are found again, and reported, by the append that needs the
+            // space. Nothing is lost by that but time.
+            Ok(_) | Err(_) => Next::OnWake,
+        }
     }
 
     /// Moves the flushed watermark after a successful sync, and tells everybody.
@@ -277,4 +290,18 @@ impl<I: Io> Core<I> {
         // steps; in both cases the next step finds out by itself.
         self.flusher.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How the log's segments are prepared.
+fn ahead(options: &CommitLogOptions) -> PreallocateOptions {
+    let mut ahead = PreallocateOptions::for_segment_len(options.segment_len);
+    if let LogWarmUp::Whole(how) = options.warm_up {
+        ahead.warm_up = Some(how);
+    }
+    let is_mapped = matches!(options.flush, FlushMode::Async { .. });
+    if options.warm_up == LogWarmUp::None || !is_mapped {
+        // What is not written through the mapping needs no pages in it.
+        ahead.window = 0;
+    }
+    ahead
 }

@@ -118,7 +118,7 @@ pub use known::Known;
 pub use log::CommitLog;
 pub use options::{
     CommitLogOptions, DEFAULT_ALLOCATE_STEP, DEFAULT_APPEND_WAIT, DEFAULT_PENDING_LEN_MAX,
-    DEFAULT_SEGMENT_LEN, FlushMode, LossWindow, OptionsError,
+    DEFAULT_SEGMENT_LEN, FlushMode, LogWarmUp, LossWindow, OptionsError,
 };
 pub use quarantine::{DirQuarantine, Piece, Place, Quarantine};
 pub use recover::{Cut, Opening, RecoverFrom, RecoveryReport, Tail, Visitor};

@@ -348,8 +348,8 @@ impl<I: Io> CommitLog<I> {
         self.core.step_flush()
     }
 
-    /// One step of the preallocation of blocks and of the next segment (RocketMQ:
-    /// `AllocateMappedFileService`).
+    /// One step of the preallocation of blocks and of the next segments, and of their warm-up
+    /// (RocketMQ: `AllocateMappedFileService`).
     pub fn step_prepare(&self) -> Next {
         self.core.step_prepare()
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use message::Limits;
+use mmap_core::{Advice, WarmUp};
 use thiserror::Error;
 
 /// Length of a segment file: 1 GiB (RocketMQ: `mappedFileSizeCommitLog`).
@@ -116,6 +117,20 @@ impl fmt::Display for LossWindow {
     }
 }
 
+/// What is done to the pages of the log before records are written to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWarmUp {
+    /// Blocks are allocated, and that is all.
+    None,
+    /// In async mode the pages just ahead of the last record are faulted in for writing, so that
+    /// appending takes no page fault. In sync mode, where nothing is written through the mapping,
+    /// as `None`.
+    Window,
+    /// As `Window`; and before that the whole of each new segment is warmed up while it waits for
+    /// its turn.
+    Whole(WarmUp),
+}
+
 /// How to open a commit log. Plain data; [`CommitLogOptions::validate`] checks it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommitLogOptions {
@@ -133,8 +148,8 @@ pub struct CommitLogOptions {
     /// included. A single larger record is let in when nothing else waits.
     /// Default: [`DEFAULT_PENDING_LEN_MAX`].
     pub pending_len_max: usize,
-    /// In sync mode: how long an append waits for room before it is refused as busy.
-    /// Default: [`DEFAULT_APPEND_WAIT`].
+    /// How long an append waits for the next segment, and in sync mode for room, before it is
+    /// refused. Default: [`DEFAULT_APPEND_WAIT`].
     pub append_wait: Duration,
     /// Blocks are allocated in steps of this many bytes, ahead of the writer.
     /// Default: [`DEFAULT_ALLOCATE_STEP`].
@@ -142,6 +157,13 @@ pub struct CommitLogOptions {
     /// Where a log without segments starts, rounded down to a multiple of `segment_len`.
     /// Default: 0.
     pub base_when_empty: u64,
+    /// What is done to pages before they are written. Default: [`LogWarmUp::Window`].
+    pub warm_up: LogWarmUp,
+    /// Whether the segment that is appended to is kept in memory. Opening fails if
+    /// `RLIMIT_MEMLOCK` does not allow it. Default: no.
+    pub lock_tail: bool,
+    /// What the kernel is told of how the segments are read. Default: [`Advice::Normal`].
+    pub advice: Advice,
 }
 
 /// An option that cannot be used.
@@ -168,6 +190,9 @@ impl CommitLogOptions {
             append_wait: DEFAULT_APPEND_WAIT,
             allocate_step: DEFAULT_ALLOCATE_STEP,
             base_when_empty: 0,
+            warm_up: LogWarmUp::Window,
+            lock_tail: false,
+            advice: Advice::Normal,
         }
     }
 

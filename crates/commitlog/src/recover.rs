@@ -165,6 +165,9 @@ impl<I: Io> CommitLog<I> {
         segments.allocate_step = options.allocate_step;
         segments.base_when_empty = options.base_when_empty;
         segments.damage = DamagePolicy::ExtendWithZeros;
+        segments.prepare_wait = options.append_wait;
+        segments.lock_tail = options.lock_tail;
+        segments.advice = options.advice;
         let damaged = Layout::scan(&io, &segments)?.damaged;
         let (queue, writer) = SegmentQueue::open(io, &segments)?;
         Ok(Opening {

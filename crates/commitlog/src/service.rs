@@ -66,7 +66,7 @@ impl<I: Io> LogServices<I> {
         drop(self);
     }
 
-    fn spawn(&mut self, name: &'static str, run: fn(&Core<I>, &Stop)) -> Result<(), LogError> {
+    fn spawn(&mut self, name: &'static str, run: fn(&Arc<Core<I>>, &Stop)) -> Result<(), LogError> {
         let (core, stop) = (self.core.clone(), self.stop.clone());
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -100,7 +100,7 @@ impl<I: Io> Drop for LogServices<I> {
     }
 }
 
-fn run_flush<I: Io>(core: &Core<I>, stop: &Stop) {
+fn run_flush<I: Io>(core: &Arc<Core<I>>, stop: &Stop) {
     let stopped = || stop.is_set.load(Ordering::Acquire);
     while !stopped() {
         let pause = match core.step_flush() {
@@ -113,20 +113,20 @@ fn run_flush<I: Io>(core: &Core<I>, stop: &Stop) {
     }
 }
 
-fn run_prepare<I: Io>(core: &Core<I>, stop: &Stop) {
+fn run_prepare<I: Io>(core: &Arc<Core<I>>, stop: &Stop) {
     let stopped = || stop.is_set.load(Ordering::Acquire);
+    // Ends with this thread, however that ends: appending then makes its files itself.
+    let _serving = core.serve_prepare();
     while !stopped() {
         core.growth
             .wait(Duration::MAX, || stopped() || core.is_prepare_due());
-        if core.is_prepare_due() {
-            core.step_prepare();
-        }
+        while !stopped() && core.step_prepare() == Next::Now {}
     }
 }
 
 /// RocketMQ's `FlushDiskWatcher`: wakes tickets at their deadlines, or at most a quarter of the
 /// timeout later. Nobody rings for it.
-fn run_deadlines<I: Io>(core: &Core<I>, stop: &Stop) {
+fn run_deadlines<I: Io>(core: &Arc<Core<I>>, stop: &Stop) {
     let Some(timeout) = core.sync_timeout else {
         return;
     };

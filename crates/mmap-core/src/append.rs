@@ -248,6 +248,14 @@ impl<M: RawMap> Appender<M> {
         drop(guard);
     }
 
+    /// Stores a zero at `position`, where nothing was written yet, so that its page is there.
+    ///
+    /// # Panics
+    /// If it is below the appender's position or not within the map.
+    pub(crate) fn touch(&mut self, position: usize) {
+        self.copy(position, &[&[0]]);
+    }
+
     /// Moves over `len` bytes that were written to the file by other means, or that stay as they
     /// are.
     ///

@@ -47,6 +47,7 @@ mod cell;
 pub mod counters;
 mod error;
 mod io;
+mod limits;
 mod lock;
 mod map;
 mod os;
@@ -58,11 +59,13 @@ pub mod sigbus;
 mod sim;
 mod stage;
 pub mod transfer;
+mod warm;
 
 pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
 pub use cell::CellRegion;
 pub use error::{IoError, LockError, LockState};
 pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
+pub use limits::check_lockable;
 pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
 pub use os::{OsFile, OsIo};
@@ -70,3 +73,4 @@ pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
 pub use stage::{LockRefusal, StageBuffer, StageError, StagePool};
+pub use warm::{WarmUp, warm_up};

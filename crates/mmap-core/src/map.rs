@@ -21,6 +21,7 @@ use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 use crate::counters;
 use crate::error::IoError;
 use crate::io::Access;
+use crate::limits;
 use crate::reaper;
 use crate::sigbus::Registration;
 
@@ -82,13 +83,23 @@ pub unsafe trait RawMap: Debug + Send + Sync + 'static {
     /// Those of `MADV_POPULATE_WRITE`.
     fn populate_write(&self, range: Range<usize>) -> Result<(), IoError>;
 
-    /// Keeps a range in memory.
+    /// Brings a range into memory and keeps it there (`mlock`).
+    ///
+    /// Not a warm-up: the pages are mapped for reading only, so that the first store to each of
+    /// them takes a fault of its own.
     ///
     /// # Errors
-    /// When `RLIMIT_MEMLOCK` does not allow it.
+    /// When `RLIMIT_MEMLOCK` does not allow it: the error says what is allowed and what to do.
     fn lock(&self, range: Range<usize>) -> Result<(), IoError>;
 
-    /// Undoes [`lock`](RawMap::lock).
+    /// Keeps each page of a range in memory once it is there (`mlock2` with `MLOCK_ONFAULT`):
+    /// nothing is read or faulted in now.
+    ///
+    /// # Errors
+    /// As [`lock`](RawMap::lock).
+    fn lock_on_fault(&self, range: Range<usize>) -> Result<(), IoError>;
+
+    /// Undoes both.
     ///
     /// # Errors
     /// Those of `munlock`.
@@ -302,7 +313,17 @@ unsafe impl RawMap for OsMap {
         let (pointer, len) = self.pages(&range);
         // SAFETY: (U5) these are pages of this mapping; locking them changes no byte.
         let result = unsafe { rustix::mm::mlock(pointer.cast(), len) };
-        result.map_err(|errno| self.error(OP, range.start, errno.into()))
+        result.map_err(|errno| self.error(OP, range.start, limits::explain_memlock(errno, len)))
+    }
+
+    fn lock_on_fault(&self, range: Range<usize>) -> Result<(), IoError> {
+        const OP: &str = "mlock2";
+        self.check(OP, &range)?;
+        let (pointer, len) = self.pages(&range);
+        let flags = rustix::mm::MlockFlags::ONFAULT;
+        // SAFETY: (U5) these are pages of this mapping; locking them changes no byte.
+        let result = unsafe { rustix::mm::mlock_with(pointer.cast(), len, flags) };
+        result.map_err(|errno| self.error(OP, range.start, limits::explain_memlock(errno, len)))
     }
 
     fn unlock(&self, range: Range<usize>) -> Result<(), IoError> {

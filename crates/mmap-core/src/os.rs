@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use crate::counters;
 use crate::error::{IoError, LockError, LockState};
 use crate::io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
+use crate::limits;
 use crate::lock::OsLock;
 use crate::map::OsMap;
 use crate::reaper;
@@ -385,7 +385,7 @@ impl IoFile for OsFile {
             Err(source) if source.kind() == io::ErrorKind::OutOfMemory => {
                 // Address space that was given up may not have been given back yet.
                 reaper::settle();
-                map().map_err(explain_no_memory)
+                map().map_err(|source| limits::explain_no_memory(&source))
             }
             result => result,
         };
@@ -409,16 +409,6 @@ fn kind(file_type: fs::FileType) -> FileKind {
     } else {
         FileKind::Other
     }
-}
-
-/// Adds to "Cannot allocate memory" how much is mapped and what limits it.
-fn explain_no_memory(source: io::Error) -> io::Error {
-    let what = format!(
-        "{source} ({} bytes in {} mappings; the limits are RLIMIT_AS and vm.max_map_count)",
-        counters::mapped_bytes(),
-        counters::mapped_files()
-    );
-    io::Error::new(source.kind(), what)
 }
 
 /// Allocates the blocks of a range by writing zeros over those that read as zeros.

@@ -1,6 +1,7 @@
 //! What only a process of its own can show: SIGBUS, and address space that runs out. And gauges of
 //! the whole process, which other tests would disturb: this binary's tests take turns.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![allow(clippy::print_stderr, reason = "skips are loud")]
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mmap_core::{
-    Access, AppendRegion, Io, IoFile, OsIo, StagePool, counters, install_sigbus_handler, reaper,
+    Access, AppendRegion, Io, IoFile, OsIo, RawMap, StagePool, check_lockable, counters,
+    install_sigbus_handler, reaper,
 };
 use rustix::process::{Resource, Rlimit, Signal, geteuid, setrlimit};
 
@@ -124,6 +126,66 @@ fn child_runs_out_of_address_space() {
     maps.push(file.map(0, LEN, Access::ReadOnly).unwrap());
 }
 
+/// Locking more than is allowed. Root may lock anything, so that the child gives that right up.
+#[test]
+fn a_lock_that_is_not_allowed_says_what_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let mut child = Command::new("setpriv");
+    child.args(["--bounding-set=-ipc_lock", "--"]).arg(&exe);
+    if Command::new("setpriv")
+        .args(["--bounding-set=-ipc_lock", "true"])
+        .status()
+        .is_err()
+        || !geteuid().is_root()
+    {
+        child = Command::new(exe);
+    }
+    let child = child.args(child_arguments("child_locks_too_much"));
+    let output = child.env(CHILD_DIR, dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    if geteuid().is_root() && text.contains("may lock anything") {
+        assert!(std::env::var_os("CI").is_none(), "setpriv is needed");
+        eprintln!("SKIPPED: root, and no setpriv to give up CAP_IPC_LOCK");
+        return;
+    }
+    assert!(output.status.success(), "{text}");
+}
+
+#[test]
+#[ignore = "the child process of the test above"]
+fn child_locks_too_much() {
+    let Some(path) = child_path() else { return };
+    let limit = |current| {
+        let maximum = Some(131_072);
+        setrlimit(Resource::Memlock, Rlimit { current, maximum }).unwrap();
+    };
+    limit(Some(65_536));
+    assert!(check_lockable(131_072).is_err(), "may lock anything");
+    check_lockable(65_536).unwrap();
+    let file = OsIo.create(&path, 1 << 20).unwrap();
+    let map = file.map(0, 1 << 20, Access::ReadWrite).unwrap();
+    map.lock_on_fault(0..65_536).unwrap();
+    let expected = "(131072 bytes asked for, 65536 locked already; RLIMIT_MEMLOCK is 65536 bytes and \
+                    can be raised to 131072: raise it";
+    for refusal in [
+        map.lock(65_536..196_608).unwrap_err(),
+        map.lock_on_fault(65_536..196_608).unwrap_err(),
+        check_lockable(131_072).unwrap_err(),
+    ] {
+        assert!(refusal.to_string().contains(expected), "{refusal}");
+    }
+    limit(Some(131_072));
+    map.lock(65_536..131_072).unwrap();
+    map.unlock(0..131_072).unwrap();
+    check_lockable(131_072).unwrap();
+    let residency = map.resident(0..1 << 20).unwrap();
+    assert_eq!(residency.pages, 256);
+    let mut byte = [1];
+    file.read_exact_at(&mut byte, 131_071).unwrap();
+    assert_eq!(byte, [0]);
+}
+
 #[test]
 fn mappings_are_counted_and_large_ones_reaped() {
     let _turn = turn();
@@ -212,10 +274,12 @@ fn run_child(test: &str, dir: &Path) -> Output {
 
 fn child(test: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(child_arguments(test)).env(CHILD_DIR, dir);
     command
-        .args(["--exact", "--ignored", "--nocapture", test])
-        .env(CHILD_DIR, dir);
-    command
+}
+
+fn child_arguments(test: &str) -> [&str; 4] {
+    ["--exact", "--ignored", "--nocapture", test]
 }
 
 fn child_path() -> Option<PathBuf> {

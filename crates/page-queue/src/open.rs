@@ -284,6 +284,7 @@ fn make_durable<I: Io>(
 fn preallocator<I: Io>(queue: &Arc<SegmentQueue<I>>) -> Preallocator<I> {
     let page_len = queue.segment_len();
     let options = PreallocateOptions {
+        count: 1,
         window: PREPARE_LEN.min(page_len / 4),
         ..PreallocateOptions::for_segment_len(page_len)
     };

@@ -1,38 +1,35 @@
-//! The next segment, made before it is needed and off the append path.
+//! Segments made before they are needed and off the append path, and their pages.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mmap_core::{Appender, Io, IoFile, OsIo, RawMap};
+use mmap_core::{Io, IoFile, OsIo, RawMap, WarmUp, warm_up};
 
+use crate::ahead::{Busy, Prepared};
 use crate::error::QueueError;
-use crate::guard::{lock, read};
+use crate::guard::read;
 use crate::options::NameSync;
 use crate::queue::SegmentQueue;
 use crate::segment::{Attached, Segment};
 use crate::unmap::Unmapped;
 
-/// The place where a prepared segment waits for the writer.
-pub(crate) enum Next<I: Io> {
-    Empty,
-    Ready(Prepared<I>),
-    /// The writer is done; nothing is prepared any more.
-    Closed,
-}
+/// Pages are faulted in by pieces of this many bytes, so that a writer who asks for a segment
+/// meanwhile is served soon: 4 MiB.
+const POPULATE_PIECE_LEN: u64 = 4 << 20;
 
-/// A created, allocated and mapped segment that is not part of the queue yet.
-pub(crate) struct Prepared<I: Io> {
-    pub(crate) segment: Arc<Segment<I>>,
-    pub(crate) file: Arc<I::File>,
-    pub(crate) appender: Appender<I::Map>,
-}
+/// Bytes of a new segment that one step warms up: 16 MiB.
+const WARM_PIECE_LEN: u64 = 16 << 20;
 
 /// How far ahead of the writer the [`Preallocator`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreallocateOptions {
-    /// The next segment is created once no more than this many bytes are left of the current one.
-    /// Default: half of a segment.
+    /// How many segments are ready at most. Default: 2, the next and the next but one, as in
+    /// RocketMQ (`AllocateMappedFileService`).
+    pub count: u32,
+    /// The next segment is created once no more than this many bytes are left of the current one;
+    /// each one behind it once half as many are left as for the one before. Default: half of a
+    /// segment.
     pub create_below: u64,
     /// Bytes ahead of what is published whose blocks are allocated and whose pages are faulted in
     /// for writing; into the next segment too. 0: none. Default: 32 MiB.
@@ -40,22 +37,33 @@ pub struct PreallocateOptions {
     /// Wide enough for what arrives between two steps, and no wider: a page that the kernel has
     /// written back before its first store costs a write-protect fault again.
     pub window: u64,
+    /// What is done to the whole of a segment that is ready, piece by piece. Default: nothing.
+    ///
+    /// It brings the file into the page cache, or its blocks onto the device, long before they are
+    /// written. It does not replace the window, which comes all the same: by then the kernel has
+    /// written the pages back.
+    pub warm_up: Option<WarmUp>,
 }
 
 impl PreallocateOptions {
     /// The defaults for segments of this length.
     pub fn for_segment_len(segment_len: u64) -> Self {
         Self {
+            count: 2,
             create_below: segment_len / 2,
             window: 32 * 1024 * 1024,
+            warm_up: None,
         }
     }
 }
 
 /// Prepares what the writer of a queue is about to need, so that appending waits for no file and
-/// takes no page fault. Everything it does the writer does itself when it is late or fails.
+/// takes no page fault.
 ///
-/// [`step`](Self::step) is to be called from a thread of its own, repeatedly.
+/// [`step`](Self::step) is to be called from a thread of its own, repeatedly. With
+/// [`SegmentQueue::serve_ahead`] the writer relies on that thread; without, it creates itself what
+/// is not ready. What a step could not do the next one tries again, and no failure of it is ever
+/// the queue's.
 #[derive(Debug)]
 pub struct Preallocator<I: Io = OsIo> {
     queue: Arc<SegmentQueue<I>>,
@@ -71,6 +79,15 @@ pub struct PreallocateStep {
     pub created: Option<u64>,
     /// Bytes that were faulted in.
     pub populated_len: u64,
+    /// Bytes of a segment that is ready that were warmed up.
+    pub warmed_len: u64,
+}
+
+impl PreallocateStep {
+    /// Whether nothing was to be done: the next step can wait until something is appended.
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl<I: Io> Preallocator<I> {
@@ -83,30 +100,61 @@ impl<I: Io> Preallocator<I> {
         }
     }
 
-    /// Does what is due now, and returns what that was: nothing, most times.
+    /// Does what is due now, and returns what that was: nothing, most times. First a segment that
+    /// the writer waits for, then one that is due, then the pages in front of the writer, then a
+    /// piece of the warm-up.
     ///
     /// # Errors
     /// A full disk among others. The next step tries again; the writer is not affected.
     pub fn step(&mut self) -> Result<PreallocateStep, QueueError> {
+        let done = self.try_step();
+        if done.is_err() {
+            self.queue.ahead.count_failure();
+        }
+        done
+    }
+
+    fn try_step(&mut self) -> Result<PreallocateStep, QueueError> {
         self.queue.check_poison()?;
-        Ok(PreallocateStep {
+        let mut step = PreallocateStep {
             created: self.create_next()?,
             populated_len: self.populate()?,
-        })
+            warmed_len: 0,
+        };
+        if step.populated_len == 0 {
+            step.warmed_len = self.warm_next()?;
+        }
+        Ok(step)
     }
 
     fn create_next(&self) -> Result<Option<u64>, QueueError> {
-        let mut next = lock(&self.queue.next);
-        // Only with the lock held is the last segment the one that the next one follows.
-        let Some(last) = read(&self.queue.list).last().cloned() else {
+        let Some((base, busy)) = self.due() else {
             return Ok(None);
         };
-        let left = last.end().saturating_sub(self.queue.published());
-        if !matches!(*next, Next::Empty) || left > self.options.create_below {
-            return Ok(None);
+        busy.put(self.queue.create_segment(base)?);
+        Ok(Some(base))
+    }
+
+    /// The segment to be created, if there is one.
+    fn due(&self) -> Option<(u64, Busy<'_, I>)> {
+        let queue = &self.queue;
+        let mut state = queue.ahead.lock();
+        // Only with the lock held is the last segment the one that the next one follows.
+        let last_end = read(&queue.list).last().map(|last| last.end());
+        let published = queue.published();
+        let base = match state.ready.back() {
+            Some(prepared) => prepared.segment.end(),
+            None => last_end.unwrap_or(published),
+        };
+        let place = state.ready.len() as u32;
+        let is_near = last_end.is_some_and(|end| {
+            let below = self.options.create_below.checked_shr(place).unwrap_or(0);
+            place < self.options.count && end.saturating_sub(published) <= below
+        });
+        if is_near || state.wanted == Some(base) {
+            return Some((base, queue.ahead.begin(&mut state)?));
         }
-        *next = Next::Ready(self.queue.create_segment(last.end())?);
-        Ok(Some(last.end()))
+        None
     }
 
     fn populate(&mut self) -> Result<u64, QueueError> {
@@ -117,12 +165,13 @@ impl<I: Io> Preallocator<I> {
         if until.saturating_sub(self.populated) < self.options.window / 4 {
             return Ok(0);
         }
-        while self.populated < until {
+        while self.populated < until && !self.queue.ahead.is_wanted() {
             let Some((segment, attached)) = self.segment_at(self.populated) else {
                 break;
             };
             let from = self.populated - segment.base();
             let to = (until - segment.base()).min(segment.len());
+            let to = to.min(from + POPULATE_PIECE_LEN);
             segment.allocate_to(&attached.file, to)?;
             attached
                 .region
@@ -134,26 +183,64 @@ impl<I: Io> Preallocator<I> {
         Ok(populated_len)
     }
 
-    /// The segment that holds `offset`, if it is open for writing: the current or the next one.
+    /// The segment that holds `offset`, if it is open for writing: the current or a prepared one.
     fn segment_at(&self, offset: u64) -> Option<(Arc<Segment<I>>, Attached<I>)> {
-        let found = self
-            .queue
-            .find(offset)
-            .or_else(|| match &*lock(&self.queue.next) {
-                Next::Ready(prepared) if prepared.segment.base() <= offset => {
-                    Some(Arc::clone(&prepared.segment))
-                }
-                _ => None,
-            });
-        let segment = found.filter(|segment| offset < segment.end())?;
+        let found = self.queue.find(offset).or_else(|| {
+            let state = self.queue.ahead.lock();
+            let mut ready = state.ready.iter().map(|prepared| &prepared.segment);
+            ready
+                .find(|segment| (segment.base()..segment.end()).contains(&offset))
+                .cloned()
+        });
+        let segment = found?;
         let attached = segment.attached()?;
         Some((segment, attached))
     }
+
+    /// Warms up a piece of the first segment that is ready and not warm. The writer does not wait
+    /// for more than this piece: it takes the segment as far as it is warm.
+    fn warm_next(&self) -> Result<u64, QueueError> {
+        let Some(how) = self.options.warm_up else {
+            return Ok(0);
+        };
+        let Some((mut prepared, busy)) = self.take_cold() else {
+            return Ok(0);
+        };
+        let (from, len) = (prepared.warmed, prepared.segment.len());
+        let to = len.min(from + WARM_PIECE_LEN);
+        let warmed = warm_piece(&mut prepared, from, to, how);
+        if warmed.is_ok() {
+            prepared.warmed = to;
+        }
+        busy.put(prepared);
+        warmed.map(|()| to - from)
+    }
+
+    fn take_cold(&self) -> Option<(Prepared<I>, Busy<'_, I>)> {
+        let mut state = self.queue.ahead.lock();
+        let is_cold = |prepared: &Prepared<I>| prepared.warmed < prepared.segment.len();
+        let place = state.ready.iter().position(is_cold)?;
+        let busy = self.queue.ahead.begin(&mut state)?;
+        Some((state.ready.remove(place)?, busy))
+    }
+}
+
+fn warm_piece<I: Io>(
+    prepared: &mut Prepared<I>,
+    from: u64,
+    to: u64,
+    how: WarmUp,
+) -> Result<(), QueueError> {
+    prepared.segment.allocate_to(&prepared.file, to)?;
+    let range = from as usize..to as usize;
+    warm_up(&*prepared.file, &mut prepared.appender, range, how)?;
+    Ok(())
 }
 
 impl<I: Io> SegmentQueue<I> {
     /// Creates the segment at `base` with its first blocks; with [`NameSync::AtCreation`] its name
-    /// and length are durable on return. The caller holds `next`. On error no file is left, as far as the file system lets us.
+    /// and length are durable on return. The caller has seen to it that nobody else does so. On
+    /// error no file is left, as far as the file system lets us.
     pub(crate) fn create_segment(&self, base: u64) -> Result<Prepared<I>, QueueError> {
         let home = &self.home;
         home.io.create_dir_all(&home.dir)?;
@@ -184,21 +271,16 @@ impl<I: Io> SegmentQueue<I> {
             segment,
             file,
             appender,
+            warmed: 0,
         })
     }
 
-    /// Deletes the segment that was prepared and not used, and leaves `state` in its place.
-    pub(crate) fn discard_prepared(&self, state: Next<I>) -> Result<(), QueueError> {
-        let mut next = lock(&self.next);
-        let before = std::mem::replace(&mut *next, state);
-        if let Next::Ready(prepared) = before {
-            self.remove_unused(&prepared.segment.path())?;
+    /// Removes the file of a segment that nothing was written to. One that is gone is as good.
+    pub(crate) fn remove_unused(&self, path: &Path) -> Result<(), QueueError> {
+        match self.home.io.remove_file(path) {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
         }
-        Ok(())
-    }
-
-    fn remove_unused(&self, path: &Path) -> Result<(), QueueError> {
-        self.home.io.remove_file(path)?;
         self.home.io.sync_dir(&self.home.dir)?;
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, IoFile};
 
-use crate::allocate::Next;
 use crate::error::QueueError;
 use crate::guard::{lock, read, write};
 use crate::segment::Segment;
@@ -215,7 +214,7 @@ impl<I: Io> SegmentWriter<I> {
         if let Some(tail) = self.tail.take() {
             tail.segment.close_file();
         }
-        self.queue.discard_prepared(Next::Empty)
+        self.queue.discard_prepared(false)
     }
 
     /// Removes the last segment, durably, so that no crash leaves a gap.

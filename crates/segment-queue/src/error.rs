@@ -1,6 +1,7 @@
 //! What can go wrong with a queue, and what to do about it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mmap_core::IoError;
 
@@ -120,6 +121,18 @@ pub enum QueueError {
         min: u64,
         /// The queue's end.
         end: u64,
+    },
+    /// The next segment was not ready in time. Nothing has changed; it is still being prepared, and
+    /// the same call may find it ready.
+    #[error(
+        "{}: not ready after {waited:?}: the device is slow, or full of other work; appending goes \
+         on when it is", path.display()
+    )]
+    Late {
+        /// The segment file.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
     },
     /// Bytes that were to be cut off are still read by somebody.
     #[error("{}: cannot be cut while slices of it are held", path.display())]

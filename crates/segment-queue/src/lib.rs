@@ -7,7 +7,7 @@
 //! - [`SegmentQueue`]: what readers share. Slices without copies, which stay valid when a segment
 //!   is trimmed away; reads by `pread` for what must not raise a signal; flushing; trimming.
 //! - [`SegmentWriter`]: the one writer. Through the mapping, or by write and sync.
-//! - [`Preallocator`]: makes the next segment before it is needed.
+//! - [`Preallocator`]: makes the next segments before they are needed, and warms up their pages.
 //! - [`Layout`]: what a directory holds, and what of it is damaged.
 //!
 //! Segments are mapped when they are read. How much stays mapped, and for how long, the options
@@ -60,6 +60,7 @@
 /// Its types stand in this crate's signatures.
 pub use mmap_core;
 
+mod ahead;
 mod allocate;
 mod cut;
 mod error;
@@ -74,13 +75,15 @@ mod segment;
 mod unmap;
 mod writer;
 
+pub use ahead::Serving;
 pub use allocate::{PreallocateOptions, PreallocateStep, Preallocator};
 pub use cut::Truncation;
 pub use error::{AppendError, QueueError};
 pub use layout::{Damage, Layout, MISSING_COUNT_MAX};
 pub use name::{SEGMENT_NAME_LEN, parse_segment_name, segment_name};
 pub use options::{
-    DEFAULT_ALLOCATE_STEP, DamagePolicy, FLUSH_PAGE_LEN, FlushPolicy, NameSync, SegmentQueueOptions,
+    DEFAULT_ALLOCATE_STEP, DEFAULT_PREPARE_WAIT, DamagePolicy, FLUSH_PAGE_LEN, FlushPolicy,
+    NameSync, SegmentQueueOptions,
 };
 pub use queue::{SegmentQueue, Trimmed};
 pub use segment::Segment;

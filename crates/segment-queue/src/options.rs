@@ -14,6 +14,10 @@ pub const FLUSH_PAGE_LEN: u64 = 4096;
 /// Bytes allocated at a time ahead of the writer. Default: 16 MiB.
 pub const DEFAULT_ALLOCATE_STEP: u64 = 16 * 1024 * 1024;
 
+/// How long a writer waits for a segment that is being prepared: 5 s
+/// (RocketMQ: `AllocateMappedFileService.waitTimeOut`).
+pub const DEFAULT_PREPARE_WAIT: Duration = Duration::from_secs(5);
+
 /// How a [`SegmentQueue`](crate::SegmentQueue) is laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentQueueOptions {
@@ -48,6 +52,13 @@ pub struct SegmentQueueOptions {
     /// How long a segment that is not read stays mapped, by the steps of
     /// [`step_unmap`](crate::SegmentQueue::step_unmap). Default: `None`, for good.
     pub unmap_after: Option<Duration>,
+    /// How long [`SegmentWriter::roll`](crate::SegmentWriter::roll) waits for a segment that is
+    /// being prepared. Default: [`DEFAULT_PREPARE_WAIT`].
+    pub prepare_wait: Duration,
+    /// Whether the segment that is appended to is kept in memory (`mlock2`): its pages stay there
+    /// once they are written or read, until the writer goes on to the next segment. Opening fails
+    /// if the process may not lock a whole segment (`RLIMIT_MEMLOCK`). Default: no.
+    pub lock_tail: bool,
     /// What to do about segment files that are short, empty or missing. Default:
     /// [`DamagePolicy::RemoveEmptyLast`]. A queue opened to read never changes a file.
     pub damage: DamagePolicy,
@@ -65,6 +76,8 @@ impl SegmentQueueOptions {
             advice: Advice::Normal,
             mapped_len_max: None,
             unmap_after: None,
+            prepare_wait: DEFAULT_PREPARE_WAIT,
+            lock_tail: false,
             damage: DamagePolicy::RemoveEmptyLast,
         }
     }

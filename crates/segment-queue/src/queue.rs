@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use mmap_core::transfer::FileRange;
-use mmap_core::{Access, Io, IoFile, MapSlice, OsIo};
+use mmap_core::{Access, Io, IoFile, MapSlice, OsIo, check_lockable};
 
-use crate::allocate::Next;
+use crate::ahead::Ahead;
 use crate::error::QueueError;
 use crate::guard::{lock, read, write};
 use crate::layout::Layout;
@@ -45,8 +45,8 @@ pub struct SegmentQueue<I: Io = OsIo> {
     pub(crate) flushing: Mutex<()>,
     /// Held while segments are removed at the front.
     trimming: Mutex<()>,
-    /// The segment prepared for the writer. Held while it is created, so that it is created once.
-    pub(crate) next: Mutex<Next<I>>,
+    /// The segments prepared for the writer.
+    pub(crate) ahead: Ahead<I>,
     /// The file last read by [`read_exact_at`](SegmentQueue::read_exact_at).
     last_read: Mutex<Option<LastRead<I>>>,
     /// Offsets whose segments stay mapped, as the last step was told.
@@ -76,12 +76,15 @@ impl<I: Io> SegmentQueue<I> {
     /// The caller holds the lock of the store. Nothing is mapped yet, and nothing is created.
     ///
     /// # Errors
-    /// Files that do not belong here or do not fit together, see [`Layout::scan`], and damage
-    /// that the policy does not repair.
+    /// Files that do not belong here or do not fit together, see [`Layout::scan`], damage that the
+    /// policy does not repair, and a tail that may not be locked.
     pub fn open(
         io: I,
         options: &SegmentQueueOptions,
     ) -> Result<(Arc<Self>, SegmentWriter<I>), QueueError> {
+        if options.lock_tail {
+            check_lockable(options.segment_len)?;
+        }
         let mut layout = Layout::scan(&io, options)?;
         layout.repair(&io, options)?;
         let queue = Arc::new(Self::new(io, options, Access::ReadWrite, &layout));
@@ -117,6 +120,9 @@ impl<I: Io> SegmentQueue<I> {
             advice: options.advice,
             mapped_len_max: options.mapped_len_max,
             unmap_after: options.unmap_after,
+            prepare_wait: options.prepare_wait,
+            lock_tail: options.lock_tail,
+            lock_failure: OnceLock::new(),
             mapped_len: AtomicU64::new(0),
             use_clock: UseClock::new(),
         });
@@ -134,7 +140,7 @@ impl<I: Io> SegmentQueue<I> {
             names_synced: AtomicBool::new(false),
             flushing: Mutex::new(()),
             trimming: Mutex::new(()),
-            next: Mutex::new(Next::Empty),
+            ahead: Ahead::new(),
             last_read: Mutex::new(None),
             keep_mapped: Mutex::new(Vec::new()),
         }
@@ -154,6 +160,13 @@ impl<I: Io> SegmentQueue<I> {
     /// Everything below this offset is durable.
     pub fn flushed(&self) -> u64 {
         self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Why the segment at the end could not be kept in memory, if it was to be
+    /// ([`lock_tail`](crate::SegmentQueueOptions::lock_tail)): the limit has been used up by others
+    /// since the queue was opened. Appending goes on.
+    pub fn lock_failure(&self) -> Option<&str> {
+        self.home.lock_failure.get().map(String::as_str)
     }
 
     /// Bytes of a segment.

@@ -1,9 +1,10 @@
 //! One segment file: mapped when it is needed, open only while it is appended to.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use mmap_core::sabotage::{self, Lie};
@@ -29,6 +30,10 @@ pub(crate) struct Home<I: Io> {
     pub(crate) advice: Advice,
     pub(crate) mapped_len_max: Option<u64>,
     pub(crate) unmap_after: Option<Duration>,
+    pub(crate) prepare_wait: Duration,
+    pub(crate) lock_tail: bool,
+    /// Why the tail is not locked though it was to be; the first reason.
+    pub(crate) lock_failure: OnceLock<String>,
     /// Bytes of the mappings that segments keep; orders nothing.
     pub(crate) mapped_len: AtomicU64,
     pub(crate) use_clock: UseClock,
@@ -209,11 +214,30 @@ impl<I: Io> Segment<I> {
         Ok(file)
     }
 
+    /// Keeps the pages of the mapping in memory while its writer has it open, if that is wanted.
+    pub(crate) fn lock_pages(&self) {
+        if !self.home.lock_tail {
+            return;
+        }
+        let Some(attached) = self.attached() else {
+            return;
+        };
+        let map = attached.region.map();
+        if let Err(error) = map.lock_on_fault(0..map.len()) {
+            self.home.lock_failure.get_or_init(|| error.to_string());
+        }
+    }
+
     /// Closes the file when its writer goes on to the next segment; the mapping stays.
     pub(crate) fn close_file(&self) {
         let mut slot = write(&self.slot);
         slot.file = None;
-        if slot.region.is_some() {
+        if let Some(kept) = &slot.region {
+            if self.home.lock_tail {
+                let map = kept.region.map();
+                // Pages that could not be locked need no unlocking.
+                let _ = map.unlock(0..map.len());
+            }
             self.used
                 .store(self.home.use_clock.now(), Ordering::Relaxed);
         }
@@ -336,7 +360,13 @@ impl<I: Io> Home<I> {
         let len = self.segment_len as usize;
         let map = file.map(0, len, access)?;
         if self.advice != Advice::Normal {
-            map.advise(self.advice, 0..len)?;
+            match map.advise(self.advice, 0..len) {
+                // Advice is advice: kernels without huge pages for files do not know that one.
+                Err(error) if error.kind() != io::ErrorKind::InvalidInput => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
         }
         Ok(map)
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Appender, Io, IoError, IoFile, OsIo};
 
-use crate::allocate::{Next, Prepared};
+use crate::ahead::Prepared;
 use crate::error::{AppendError, QueueError};
 use crate::guard::{lock, read, write};
 use crate::queue::SegmentQueue;
@@ -132,28 +132,22 @@ impl<I: Io> SegmentWriter<I> {
         Ok(offset)
     }
 
-    /// Goes on to the next segment: the prepared one, or one created now. What is left of the
-    /// current one counts as written; everything written is published.
+    /// Goes on to the next segment: the prepared one, one that is waited for
+    /// ([`SegmentQueue::serve_ahead`]), or one created now. What is left of the current one counts
+    /// as written; everything written is published.
     ///
     /// # Errors
-    /// [`QueueError::Full`] among others; nothing has changed then, and rolling can be tried
-    /// again.
+    /// [`QueueError::Full`] and [`QueueError::Late`] among others; nothing has changed then, and
+    /// rolling can be tried again.
     pub fn roll(&mut self) -> Result<(), QueueError> {
         self.queue.check_poison()?;
         let queue = Arc::clone(&self.queue);
-        // Held until the list has the new segment, so that nobody prepares the same one meanwhile.
-        let mut next = lock(&queue.next);
         let last = read(&queue.list).last().cloned();
         let base = last
             .as_ref()
             .map_or_else(|| queue.published(), |last| last.end());
-        let prepared = match std::mem::replace(&mut *next, Next::Empty) {
-            Next::Ready(prepared) if prepared.segment.base() == base => prepared,
-            other => {
-                *next = other;
-                queue.create_segment(base)?
-            }
-        };
+        // Held until the list has the new segment, so that nobody prepares the same one meanwhile.
+        let (_ahead, prepared) = queue.next_segment(base)?;
         if let Some(mut tail) = self.tail.take() {
             tail.appender.skip(tail.appender.remaining());
             tail.appender.publish();
@@ -170,6 +164,8 @@ impl<I: Io> SegmentWriter<I> {
     fn enter(&mut self, prepared: Prepared<I>) {
         let mut list = write(&self.queue.list);
         *list = list.with_last(Arc::clone(&prepared.segment));
+        drop(list);
+        prepared.segment.lock_pages();
         self.tail = Some(Tail {
             segment: prepared.segment,
             file: prepared.file,
@@ -248,15 +244,15 @@ impl<I: Io> SegmentWriter<I> {
         self.queue.release();
     }
 
-    /// Ends writing: what was appended is published and synced, and a prepared segment that was
-    /// not used is deleted (as RocketMQ does). A writer that is only dropped leaves it, as a crash
+    /// Ends writing: what was appended is published and synced, and the prepared segments that
+    /// were not used are deleted (as RocketMQ does). A writer that is only dropped leaves it, as a crash
     /// would.
     ///
     /// # Errors
     /// Those of the sync and of removing the file.
     pub fn close(mut self) -> Result<(), QueueError> {
         self.park();
-        self.queue.discard_prepared(Next::Closed)?;
+        self.queue.discard_prepared(true)?;
         self.queue.flush(crate::FlushPolicy::All)?;
         Ok(())
     }
@@ -298,6 +294,7 @@ impl<I: Io> SegmentWriter<I> {
         let appender = self
             .queue
             .map_with_relief(|| segment.attach(Arc::clone(&file), position))?;
+        segment.lock_pages();
         Ok(Some(Tail {
             segment,
             file,

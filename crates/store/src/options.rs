@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use commitlog::{CommitLogOptions, FlushMode};
+use commitlog::{CommitLogOptions, FlushMode, LogWarmUp};
 use consumequeue::{ConsumeQueueOptions, ExtensionOptions};
 use indexfile::IndexOptions;
 use message::Limits;
+use mmap_core::Advice;
 
 use crate::clean::CleanOptions;
 use crate::delay::DelayLevels;
@@ -46,6 +47,15 @@ pub struct StoreOptions {
     /// When an acknowledgement means that the device has the message. Default: asynchronous
     /// (`flushDiskType`). What each mode can lose is in docs/durability.md.
     pub flush: FlushMode,
+    /// What is done to the log's pages before they are written. Default: [`LogWarmUp::Window`]
+    /// (`warmMapedFileEnable` is [`WarmUp::Touch`](mmap_core::WarmUp::Touch) of whole files).
+    pub log_warm_up: LogWarmUp,
+    /// Whether the log's segment that is appended to is kept in memory (`mlock2`); the store is not
+    /// opened if `RLIMIT_MEMLOCK` does not allow it. Default: no.
+    pub log_lock_tail: bool,
+    /// What the kernel is told of how the log is read. Default: [`Advice::Normal`]
+    /// (`dataReadAheadEnable=false` is [`Advice::Random`]).
+    pub log_advice: Advice,
     /// How often queues, index and checkpoint are synced. Default: 1 s
     /// (`flushIntervalConsumeQueue`).
     pub derived_flush_interval: Duration,
@@ -87,6 +97,9 @@ impl StoreOptions {
             batch_queue_file_len: consumequeue::DEFAULT_BATCH_FILE_LEN,
             index: Some(IndexOptions::DEFAULT),
             flush: FlushMode::async_default(),
+            log_warm_up: LogWarmUp::Window,
+            log_lock_tail: false,
+            log_advice: Advice::Normal,
             derived_flush_interval: Duration::from_secs(1),
             limits: Limits::default(),
             delay_levels: DelayLevels::default(),
@@ -101,6 +114,9 @@ impl StoreOptions {
             segment_len: self.segment_len,
             flush: self.flush,
             limits: self.limits,
+            warm_up: self.log_warm_up,
+            lock_tail: self.log_lock_tail,
+            advice: self.log_advice,
             ..CommitLogOptions::new(self.commit_log_dir())
         }
     }

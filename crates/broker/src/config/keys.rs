@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mmap_core::Advice;
 use store::{DeleteWhen, RecoveryPolicy};
 
 use super::properties::Entry;
-use super::{Config, ConfigError, FlushDisk, value};
+use super::{Config, ConfigError, FlushDisk, WarmUpWay, value};
 
 /// Keys of a file that had no effect; each list makes one warning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -251,6 +252,16 @@ const USED: &[Key] = &[
         store.recovery_policy,
         recovery_policy
     ),
+    key!("warmMapedFileEnable", store.warm_mapped_file, flag),
+    key!(
+        "flushLeastPagesWhenWarmMapedFile",
+        store.warm_least_pages,
+        number(0, 1_000_000)
+    ),
+    key!("foliomq.commitLogWarmUp", store.log_warm_up, warm_up),
+    key!("foliomq.commitLogLock", store.log_lock_tail, log_lock),
+    key!("dataReadAheadEnable", store.data_read_ahead, flag),
+    key!("foliomq.commitLogAdvice", store.log_advice, log_advice),
     key!(
         "flushIntervalCommitLog",
         store.flush_interval,
@@ -395,6 +406,16 @@ kind!(recovery_policy: RecoveryPolicy, parse_recovery_policy, |shown: &RecoveryP
     .to_owned()
 });
 
+kind!(warm_up: Option<WarmUpWay>, parse_warm_up, |shown: &Option<WarmUpWay>| {
+    name_of(&WARM_UPS, shown)
+});
+kind!(log_lock: bool, parse_log_lock, |shown: &bool| {
+    if *shown { "tail" } else { "none" }.to_owned()
+});
+kind!(log_advice: Option<Advice>, parse_log_advice, |shown: &Option<Advice>| {
+    name_of(&ADVICE, shown)
+});
+
 mod number {
     pub(super) fn parse<T: TryFrom<i64>>(given: &str, least: i64, most: i64) -> Result<T, String> {
         let number = super::value::whole(given, least, most)?;
@@ -481,6 +502,55 @@ fn parse_recovery_policy(given: &str) -> Result<RecoveryPolicy, String> {
     }
 }
 
+/// The values of `foliomq.commitLogWarmUp`; `java` leaves it to RocketMQ's key.
+const WARM_UPS: [(&str, Option<WarmUpWay>); 6] = [
+    ("java", None),
+    ("none", Some(WarmUpWay::None)),
+    ("window", Some(WarmUpWay::Window)),
+    ("touch", Some(WarmUpWay::Touch)),
+    ("populate", Some(WarmUpWay::Populate)),
+    ("zeros", Some(WarmUpWay::Zeros)),
+];
+
+/// The values of `foliomq.commitLogAdvice`; `java` leaves it to RocketMQ's key.
+const ADVICE: [(&str, Option<Advice>); 6] = [
+    ("java", None),
+    ("normal", Some(Advice::Normal)),
+    ("random", Some(Advice::Random)),
+    ("sequential", Some(Advice::Sequential)),
+    ("willneed", Some(Advice::WillNeed)),
+    ("hugepage", Some(Advice::HugePage)),
+];
+
+fn parse_warm_up(given: &str) -> Result<Option<WarmUpWay>, String> {
+    named(&WARM_UPS, given)
+}
+
+fn parse_log_advice(given: &str) -> Result<Option<Advice>, String> {
+    named(&ADVICE, given)
+}
+
+fn parse_log_lock(given: &str) -> Result<bool, String> {
+    named(&[("none", false), ("tail", true)], given)
+}
+
+/// The value that has a name.
+fn named<T: Copy>(values: &[(&str, T)], given: &str) -> Result<T, String> {
+    let found = values.iter().find(|(name, _)| *name == given.trim());
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+        names.join(", ")
+    })
+}
+
+/// The name that a value has.
+fn name_of<T: PartialEq>(values: &[(&str, T)], shown: &T) -> String {
+    let found = values.iter().find(|(_, value)| value == shown);
+    found
+        .map(|(name, _)| (*name).to_owned())
+        .unwrap_or_default()
+}
+
 fn parse_flush_disk(given: &str) -> Result<FlushDisk, String> {
     match given.trim() {
         "ASYNC_FLUSH" => Ok(FlushDisk::Async),
@@ -511,7 +581,7 @@ compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv compress
 configBlackList configManagerVersion configStorePath connectTimeoutMillis
 consumerFallbehindThreshold consumerManageThreadPoolNums consumerManagerThreadPoolQueueCapacity
 controllerAddr correctLogicMinOffsetForceInterval correctLogicMinOffsetSleepInterval dLegerGroup
-dLegerPeers dLegerSelfId dataReadAheadEnable debugLockEnable defaultMessageRequestMode
+dLegerPeers dLegerSelfId debugLockEnable defaultMessageRequestMode
 defaultPopShareQueueNum defaultThreadPoolNums defaultThreadPoolQueueCapacity
 deleteConsumeQueueFilesInterval deleteTopicWithBrokerRegistration
 destroyMapedFileIntervalForcibly disableConsumeIfConsumerReadSlowly disappearTimeAfterStart
@@ -530,7 +600,7 @@ endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
 fastFailIfNoBufferInStorePool fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
 filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed flushConsumeQueueLeastPages
 flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
-flushLeastPagesWhenWarmMapedFile forceRegister forceVerifyPropCRC forwardTimeout
+forceRegister forceVerifyPropCRC forwardTimeout
 haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
 haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize heartbeatThreadPoolNums
 heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser
@@ -582,7 +652,7 @@ useReentrantLockWhenPutMessage useServerSideResetOffset useTLS
 validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue
 waitTimeMillsInAdminBrokerQueue waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue
 waitTimeMillsInPullQueue waitTimeMillsInSendQueue waitTimeMillsInTransactionQueue
-wakeCommitWhenPutMessage wakeFlushWhenPutMessage warmMapedFileEnable writeWithoutMmap
+wakeCommitWhenPutMessage wakeFlushWhenPutMessage writeWithoutMmap
 ";
 
 #[cfg(test)]
@@ -653,6 +723,9 @@ mod tests {
             "brokerName=",
             "deleteWhen=25",
             "fileReservedTime=-1",
+            "foliomq.commitLogWarmUp=fast",
+            "foliomq.commitLogLock=true",
+            "foliomq.commitLogAdvice=dontneed",
         ] {
             assert!(
                 apply(bad).unwrap_err().to_string().contains("allowed is"),
@@ -683,11 +756,42 @@ mod tests {
     }
 
     #[test]
+    fn our_keys_of_warm_up_and_advice_come_before_rocketmqs() {
+        let (config, _) = apply("").unwrap();
+        assert_eq!(config.log_warm_up(), WarmUpWay::Window);
+        assert_eq!(config.log_advice(), Advice::Normal);
+        let java = "warmMapedFileEnable=true\ndataReadAheadEnable=false\n\
+                    flushLeastPagesWhenWarmMapedFile=16";
+        let (config, findings) = apply(java).unwrap();
+        assert_eq!(findings, Findings::default());
+        assert_eq!(config.log_warm_up(), WarmUpWay::Touch);
+        assert_eq!(config.log_advice(), Advice::Random);
+        assert_eq!(config.store.warm_least_pages, 16);
+        let ours = "foliomq.commitLogWarmUp=zeros\nfoliomq.commitLogAdvice=sequential\n\
+                    foliomq.commitLogLock=tail";
+        let (config, findings) = apply(&format!("{java}\n{ours}")).unwrap();
+        assert_eq!(findings, Findings::default());
+        assert_eq!(config.log_warm_up(), WarmUpWay::Zeros);
+        assert_eq!(config.log_advice(), Advice::Sequential);
+        assert!(config.store.log_lock_tail);
+        let refusal = apply("foliomq.commitLogWarmUp=fast")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refusal.ends_with("java, none, window, touch, populate, zeros"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
     fn what_is_shown_reads_back() {
         let mut config = Config::new("host");
         config.network.advertise_host = Some("10.0.0.1".to_owned());
         config.network.ha_host = Some("10.0.0.1".to_owned());
         config.store.root = Some(PathBuf::from("/data"));
+        config.store.log_warm_up = Some(WarmUpWay::Populate);
+        config.store.log_lock_tail = true;
+        config.store.log_advice = Some(Advice::HugePage);
         config.store.commit_log_dir = Some(PathBuf::from("/log"));
         let text: String = effective(&config)
             .into_iter()

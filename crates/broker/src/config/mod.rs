@@ -10,6 +10,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mmap_core::Advice;
 use store::{CleanOptions, RecoveryPolicy};
 use thiserror::Error;
 
@@ -169,6 +170,21 @@ pub enum FlushDisk {
     Sync,
 }
 
+/// How the pages of the commit log are prepared for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmUpWay {
+    /// Not at all; blocks are allocated.
+    None,
+    /// Those just ahead of the last message are faulted in.
+    Window,
+    /// And whole files before that, by touching each page.
+    Touch,
+    /// And whole files before that, by the kernel.
+    Populate,
+    /// And whole files before that, by writing zeros and syncing them.
+    Zeros,
+}
+
 /// The message store's options under RocketMQ's rules; sizes in bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreConfig {
@@ -197,6 +213,21 @@ pub struct StoreConfig {
     pub index: bool,
     /// `flushDiskType`.
     pub flush_disk: FlushDisk,
+    /// `warmMapedFileEnable` (sic): whole files of the log are warmed up by touching each page, unless
+    /// `foliomq.commitLogWarmUp` says otherwise.
+    pub warm_mapped_file: bool,
+    /// `flushLeastPagesWhenWarmMapedFile`: in sync mode, pages touched between two syncs.
+    pub warm_least_pages: u32,
+    /// `foliomq.commitLogWarmUp`: how the log's pages are prepared; `None` leaves it to
+    /// `warmMapedFileEnable`.
+    pub log_warm_up: Option<WarmUpWay>,
+    /// `foliomq.commitLogLock`: whether the file that is appended to is kept in memory.
+    pub log_lock_tail: bool,
+    /// `dataReadAheadEnable`: `false` tells the kernel to read no more than what is asked for.
+    pub data_read_ahead: bool,
+    /// `foliomq.commitLogAdvice`: what the kernel is told instead; `None` leaves it to
+    /// `dataReadAheadEnable`.
+    pub log_advice: Option<Advice>,
     /// `foliomq.recoveryPolicy`: what to do about damage in the middle of the log.
     pub recovery_policy: RecoveryPolicy,
     /// `flushIntervalCommitLog`.
@@ -336,6 +367,26 @@ impl Config {
         Ok(())
     }
 
+    /// How the log's pages are prepared, by our key or RocketMQ's.
+    #[must_use]
+    pub fn log_warm_up(&self) -> WarmUpWay {
+        let by_java = match self.store.warm_mapped_file {
+            true => WarmUpWay::Touch,
+            false => WarmUpWay::Window,
+        };
+        self.store.log_warm_up.unwrap_or(by_java)
+    }
+
+    /// What the kernel is told of how the log is read, by our key or RocketMQ's.
+    #[must_use]
+    pub fn log_advice(&self) -> Advice {
+        let by_java = match self.store.data_read_ahead {
+            true => Advice::Normal,
+            false => Advice::Random,
+        };
+        self.store.log_advice.unwrap_or(by_java)
+    }
+
     /// The store's directory: the one given, else `foliomq-data` here.
     #[must_use]
     pub fn store_root(&self) -> PathBuf {
@@ -449,6 +500,12 @@ impl Default for StoreConfig {
             index_entry_count_max: 20_000_000,
             index: true,
             flush_disk: FlushDisk::Async,
+            warm_mapped_file: false,
+            warm_least_pages: 4096,
+            log_warm_up: None,
+            log_lock_tail: false,
+            data_read_ahead: true,
+            log_advice: None,
             recovery_policy: RecoveryPolicy::Report,
             flush_interval: Duration::from_millis(500),
             flush_least_pages: 4,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use message::names::topic as topic_names;
-use mmap_core::{Io, OsIo, Space};
+use mmap_core::{Io, OsIo, Space, counters};
 use remoting::body::{
     ConsumeStats, KVTable, OffsetWrapper, QueryConsumeTimeSpanBody, QueueTimeSpan,
 };
@@ -273,10 +273,18 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
             mib(log.max_offset().saturating_sub(log.flushed())),
         ),
         ("earliestMessageTimeStamp", earliest.to_string()),
+        ("foliomq.mappedBytes", counters::mapped_bytes().to_string()),
+        ("foliomq.mappedFiles", counters::mapped_files().to_string()),
     ];
     table.extend(rows.map(|(name, value)| (name.to_owned(), value)));
     if let Some(failure) = log.failure() {
         table.insert("storeFailure".to_owned(), store::health::chain(failure));
+    }
+    if let Some(failure) = log.segments().lock_failure() {
+        table.insert(
+            "foliomq.commitLogLockFailure".to_owned(),
+            failure.to_owned(),
+        );
     }
     let is_writable = health.refusal.is_none();
     table.insert("storeWritable".to_owned(), is_writable.to_string());

@@ -1,28 +1,18 @@
 //! Old files go while the broker serves: on demand (329, 306, 316), and what a consumer hears that
 //! asks for what is gone.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use client::Connection;
-use remoting::body::KVTable;
 use remoting::header::DeleteTopicRequestHeader;
-use remoting::{Command, RequestCode, ResponseCode, json};
+use remoting::{Command, RequestCode, ResponseCode};
 
-use crate::support::{Served, connect, pull, send, until};
+use crate::support::{Served, connect, pull, runtime_info, send, until};
 
 /// Small files; the log may have two of them; a round of cleaning at once and often.
 const SETTINGS: &str = "mappedFileSizeCommitLog=65536\nfoliomq.maxLogBytes=131072\n\
                         cleanResourceInterval=20\nflushIntervalCommitLog=10\n\
                         flushCommitLogThoroughInterval=20\n";
-
-fn runtime(connection: &mut Connection) -> BTreeMap<String, String> {
-    let answer = connection
-        .call(Command::request(RequestCode::GET_BROKER_RUNTIME_INFO))
-        .unwrap();
-    let table: KVTable = json::decode(&answer.body).unwrap();
-    table.table
-}
 
 fn ask(connection: &mut Connection, code: RequestCode) {
     let answer = connection.call(Command::request(code)).unwrap();
@@ -30,7 +20,9 @@ fn ask(connection: &mut Connection, code: RequestCode) {
 }
 
 fn min_offset(connection: &mut Connection) -> u64 {
-    runtime(connection)["commitLogMinOffset"].parse().unwrap()
+    runtime_info(connection)["commitLogMinOffset"]
+        .parse()
+        .unwrap()
 }
 
 fn queue_dir(store: &Path, topic: &str) -> std::path::PathBuf {
@@ -76,7 +68,7 @@ fn files_are_removed_on_demand() {
         (read.messages == [(0, b"the second".to_vec())]).then_some(())
     });
 
-    let table = runtime(&mut connection);
+    let table = runtime_info(&mut connection);
     assert_eq!(table["storeWritable"], "true");
     let ratio: f64 = table["commitLogDiskRatio"].parse().unwrap();
     assert!((0.0..=1.0).contains(&ratio));

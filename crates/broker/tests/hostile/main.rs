@@ -17,5 +17,6 @@ mod directories;
 mod first_message;
 mod frames;
 mod killed;
+mod prepared;
 mod support;
 mod tables;

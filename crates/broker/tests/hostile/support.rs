@@ -1,5 +1,6 @@
 //! Brokers to test against, and the few requests that most tests make.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command as Program, ExitStatus, Stdio};
@@ -10,11 +11,12 @@ use client::Connection;
 use foliomq::config::Config;
 use foliomq::node::Node;
 use message::{Parsed, RecordView};
+use remoting::body::KVTable;
 use remoting::header::{
     PullMessageRequestHeader, PullMessageResponseHeader, SendMessageRequestHeaderV2,
     SendMessageResponseHeader, pull_flag,
 };
-use remoting::{Command, RequestCode, ResponseCode};
+use remoting::{Command, RequestCode, ResponseCode, json};
 
 /// How long anything may take on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -219,6 +221,15 @@ pub(crate) fn send_request(topic: &str, queue_id: i32, body: &[u8]) -> Command {
 }
 
 /// Sends and returns the queue offset, or the refusal's code and remark.
+/// What the broker tells of itself.
+pub(crate) fn runtime_info(connection: &mut Connection) -> BTreeMap<String, String> {
+    let answer = connection
+        .call(Command::request(RequestCode::GET_BROKER_RUNTIME_INFO))
+        .unwrap();
+    let table: KVTable = json::decode(&answer.body).unwrap();
+    table.table
+}
+
 pub(crate) fn send(
     connection: &mut Connection,
     topic: &str,

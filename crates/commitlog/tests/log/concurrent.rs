@@ -9,36 +9,51 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use commitlog::{CommitLog, CommitLogOptions, FlushMode, QueueCursor, SystemClock};
+use commitlog::{CommitLog, CommitLogOptions, FlushMode, LogWarmUp, QueueCursor, SystemClock};
 use message::{Parsed, RecordView};
-use mmap_core::OsIo;
+use mmap_core::{OsIo, WarmUp};
 
 use crate::common::{Record, from_start, message, try_open};
 
 const THREADS: usize = 4;
 const APPENDS: usize = 300;
 
+const ASYNC: FlushMode = FlushMode::Async {
+    interval: Duration::from_millis(5),
+    least_pages: 0,
+    thorough_interval: Duration::from_millis(5),
+};
+
 #[test]
 fn appenders_and_a_follower_async() {
-    appenders_and_a_follower(FlushMode::Async {
-        interval: Duration::from_millis(5),
-        least_pages: 0,
-        thorough_interval: Duration::from_millis(5),
-    });
+    appenders_and_a_follower(ASYNC, LogWarmUp::Window);
 }
 
 #[test]
 fn appenders_and_a_follower_sync() {
-    appenders_and_a_follower(FlushMode::sync_default());
+    appenders_and_a_follower(FlushMode::sync_default(), LogWarmUp::Window);
 }
 
-fn appenders_and_a_follower(flush: FlushMode) {
+#[test]
+fn appenders_and_a_follower_while_files_are_warmed_up() {
+    let touch = WarmUp::Touch {
+        sync_every: Some(4),
+    };
+    appenders_and_a_follower(ASYNC, LogWarmUp::Whole(touch));
+    appenders_and_a_follower(ASYNC, LogWarmUp::Whole(WarmUp::Populate));
+    appenders_and_a_follower(ASYNC, LogWarmUp::None);
+    appenders_and_a_follower(FlushMode::sync_default(), LogWarmUp::Whole(touch));
+    appenders_and_a_follower(FlushMode::sync_default(), LogWarmUp::Whole(WarmUp::Zeros));
+}
+
+fn appenders_and_a_follower(flush: FlushMode, warm_up: LogWarmUp) {
     let dir = tempfile::tempdir().unwrap();
     let mut options = CommitLogOptions::new(dir.path().join("commitlog"));
     options.segment_len = 64 * 1024;
     options.allocate_step = 8 * 1024;
     options.pending_len_max = 8 * 1024;
     options.flush = flush;
+    options.warm_up = warm_up;
     let clock = Arc::new(SystemClock::new());
     let log = try_open(&OsIo, options.clone(), clock.clone(), &from_start())
         .unwrap()

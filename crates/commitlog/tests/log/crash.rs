@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use commitlog::{FlushMode, PutTicket, QueueCursor};
-use mmap_core::{CrashStyle, SimIo};
+use commitlog::{FlushMode, LogWarmUp, PutTicket, QueueCursor};
+use mmap_core::{CrashStyle, SimIo, WarmUp};
 
 use crate::common::{
     Opened, Record, TestClock, from_start, message, options, try_open, visible_records,
@@ -123,8 +123,17 @@ fn run(seed: u64, flush: FlushMode) {
     let mut random = Random(seed);
     let mut io = SimIo::new(seed);
     let is_sync = matches!(flush, FlushMode::Sync { .. });
+    let mut options = options(flush);
+    options.warm_up = match random.below(4) {
+        0 => LogWarmUp::None,
+        1 => LogWarmUp::Window,
+        2 => LogWarmUp::Whole(WarmUp::Touch {
+            sync_every: is_sync.then_some(2),
+        }),
+        _ => LogWarmUp::Whole(WarmUp::Zeros),
+    };
     let reopen =
-        |io: &SimIo| try_open(io, options(flush), TestClock::new(), &from_start()).unwrap();
+        |io: &SimIo| try_open(io, options.clone(), TestClock::new(), &from_start()).unwrap();
     let mut opened = reopen(&io);
     for life in 0..LIVES {
         let (issued, durable_count) = live(opened, &io, is_sync, &mut random);

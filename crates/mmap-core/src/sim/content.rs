@@ -469,6 +469,10 @@ unsafe impl RawMap for SimMap {
         self.checked_op("mlock", &range)
     }
 
+    fn lock_on_fault(&self, range: Range<usize>) -> Result<(), IoError> {
+        self.checked_op("mlock2", &range)
+    }
+
     fn unlock(&self, range: Range<usize>) -> Result<(), IoError> {
         self.checked_op("munlock", &range)
     }

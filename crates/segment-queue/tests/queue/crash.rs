@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use mmap_core::{CrashStyle, Io, SimIo};
+use mmap_core::{CrashStyle, Io, SimIo, WarmUp};
 use proptest::prelude::*;
 use segment_queue::{
     AppendError, DamagePolicy, FlushPolicy, NameSync, PreallocateOptions, Preallocator,
@@ -44,6 +44,17 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn warm_up() -> impl Strategy<Value = Option<WarmUp>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(WarmUp::Touch {
+            sync_every: Some(2)
+        })),
+        Just(Some(WarmUp::Populate)),
+        Just(Some(WarmUp::Zeros)),
+    ]
+}
+
 fn style() -> impl Strategy<Value = CrashStyle> {
     prop_oneof![
         Just(CrashStyle::KillProcess),
@@ -64,15 +75,22 @@ struct Process {
 
 impl Process {
     /// Opens a queue that holds `bytes`, of which the last ones may not be durable.
-    fn start(io: &SimIo, name_sync: NameSync, bytes: Vec<u8>, flushed: u64) -> Self {
+    fn start(
+        io: &SimIo,
+        (name_sync, warm_up): (NameSync, Option<WarmUp>),
+        bytes: Vec<u8>,
+        flushed: u64,
+    ) -> Self {
         let (queue, mut writer) = open(io, name_sync);
         if queue.published() > 0 {
             writer.truncate(bytes.len() as u64).unwrap();
             writer.mark_unflushed(flushed);
         }
         let options = PreallocateOptions {
-            create_below: 4_000,
+            count: 2,
+            create_below: 6_000,
             window: 6_000,
+            warm_up,
         };
         let preallocator = Preallocator::new(Arc::clone(&queue), options);
         Self {
@@ -183,12 +201,13 @@ fn check_zeros(queue: &SegmentQueue<SimIo>, end: u64) {
 }
 
 /// Two lives and three crashes, the first two in the middle of something.
-fn check(seed: u64, name_sync: NameSync, lives: &[(Vec<Op>, u64, CrashStyle); 2]) {
+fn check(seed: u64, how: (NameSync, Option<WarmUp>), lives: &[(Vec<Op>, u64, CrashStyle); 2]) {
+    let (name_sync, _) = how;
     let mut io = SimIo::new(seed);
     io.create_dir_all(Path::new(DIR).parent().unwrap()).unwrap();
     let (mut bytes, mut flushed) = (Vec::new(), 0);
     for (ops, fail_from, style) in lives {
-        let mut process = Process::start(&io, name_sync, bytes, flushed);
+        let mut process = Process::start(&io, how, bytes, flushed);
         io.fail_from("*", *fail_from, ErrorKind::Other);
         process.run(ops);
         let claimed = process.queue.flushed();
@@ -210,7 +229,7 @@ fn check(seed: u64, name_sync: NameSync, lives: &[(Vec<Op>, u64, CrashStyle); 2]
         flushed = claimed.min(kept);
     }
     let end = bytes.len() as u64;
-    let process = Process::start(&io, name_sync, bytes, flushed);
+    let process = Process::start(&io, how, bytes, flushed);
     process.queue.flush(FlushPolicy::All).unwrap();
     let (queue, _) = open(&io.crash(CrashStyle::LoseUnsynced), name_sync);
     check_bytes(&queue, &process.bytes, end);
@@ -224,10 +243,11 @@ proptest! {
     fn what_was_flushed_survives(
         seed in any::<u64>(),
         name_sync in prop_oneof![Just(NameSync::AtCreation), Just(NameSync::WithFlush)],
+        warm_up in warm_up(),
         first in (prop::collection::vec(op(), 1..40), 1..200_u64, style()),
         second in (prop::collection::vec(op(), 1..40), 1..200_u64, style()),
     ) {
-        check(seed, name_sync, &[first, second]);
+        check(seed, (name_sync, warm_up), &[first, second]);
     }
 }
 

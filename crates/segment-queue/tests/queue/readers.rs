@@ -55,6 +55,7 @@ fn readers_see_whole_records_while_segments_come_and_go() {
     let ahead = PreallocateOptions {
         create_below: SEGMENT_LEN,
         window: 8192,
+        ..PreallocateOptions::for_segment_len(SEGMENT_LEN)
     };
     let mut preallocator = Preallocator::new(Arc::clone(&queue), ahead);
     let done = AtomicBool::new(false);

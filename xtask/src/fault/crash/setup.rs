@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use message::{CrcProperty, Limits};
-use store::{Clock, FlushMode, IndexOptions, StoreOptions};
+use mmap_core::WarmUp;
+use store::{Clock, FlushMode, IndexOptions, LogWarmUp, StoreOptions};
 
 use crate::fault::random::Random;
 
@@ -57,6 +58,15 @@ impl Setup {
         if has_trims {
             options.clean.log_len_max = Some(options.segment_len * random.between(2, 7));
         }
+        let touch = WarmUp::Touch {
+            sync_every: random.once_in(2).then_some(2),
+        };
+        options.log_warm_up = random.pick(&[
+            LogWarmUp::None,
+            LogWarmUp::Window,
+            LogWarmUp::Whole(touch),
+            LogWarmUp::Whole(WarmUp::Zeros),
+        ]);
         Self {
             options,
             topics: random.between(1, 5),
