@@ -12,7 +12,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::io;
 use std::ops::{Deref, Range};
+use std::os::fd::{AsFd, AsRawFd};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
@@ -254,6 +256,39 @@ impl<M: RawMap> Appender<M> {
     /// If it is below the appender's position or not within the map.
     pub(crate) fn touch(&mut self, position: usize) {
         self.copy(position, &[&[0]]);
+    }
+
+    /// Reads from a socket, pipe or file straight to the position, at most `len_max` bytes and what
+    /// fits, and moves it; they become visible with [`publish`](Appender::publish). Returns how
+    /// many came: 0 at the end of the source, or when nothing fits.
+    ///
+    /// # Errors
+    /// Those of `read`; nothing is moved then. Bytes behind the position may have changed.
+    pub fn read_from(&mut self, source: impl AsFd, len_max: usize) -> io::Result<usize> {
+        let len = len_max.min(self.remaining());
+        let map = &self.region.map;
+        let guard = map.begin_write(self.position, len);
+        // SAFETY: (U2) `position <= len` of the map, so that the address stays within it.
+        let target = unsafe { map.as_ptr().add(self.position) };
+        let source = source.as_fd().as_raw_fd();
+        let read = loop {
+            // SAFETY: (U2) the kernel writes at most `len` bytes, which fit, to the unpublished
+            // tail of a writable map, where no slice reaches; `&mut self` is the only writer. The
+            // descriptor is borrowed for the call.
+            let read = unsafe { libc::read(source, target.cast(), len) };
+            match usize::try_from(read) {
+                Ok(read) => break read,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        drop(guard);
+        self.position += read;
+        Ok(read)
     }
 
     /// Moves over `len` bytes that were written to the file by other means, or that stay as they

@@ -60,6 +60,7 @@ mod sim;
 mod stage;
 pub mod transfer;
 mod warm;
+mod write_back;
 
 pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
 pub use cell::CellRegion;
@@ -74,3 +75,4 @@ pub use sigbus::install_sigbus_handler;
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
 pub use stage::{LockRefusal, StageBuffer, StageError, StagePool};
 pub use warm::{WarmUp, warm_up};
+pub use write_back::write_back;

@@ -30,6 +30,18 @@ fn create_makes_a_sparse_file_once() {
 }
 
 #[test]
+fn pages_are_written_back_where_files_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsIo.create(&dir.path().join("f"), 8192).unwrap();
+    file.write_all_at(b"dirty", 4000).unwrap();
+    mmap_core::write_back(&file, 4096, 0).unwrap();
+    let error = mmap_core::write_back(&file, u64::MAX, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert!(mmap_core::write_back(&socket, 0, 0).is_err(), "no file");
+}
+
+#[test]
 fn create_that_fails_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");

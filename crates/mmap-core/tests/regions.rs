@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -52,6 +53,28 @@ fn a_slice_outlives_region_file_and_name() {
     assert_eq!(&*slice.clone(), b"abc");
     assert_eq!(slice.range(), 0..3);
     assert_eq!(&*slice.into_slice(1..2), b"b");
+}
+
+#[test]
+fn what_is_read_from_a_socket_lands_in_the_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (region, mut appender) = AppendRegion::new(new_map(&dir.path().join("f"), 8), 0);
+    let (mut there, here) = std::os::unix::net::UnixStream::pair().unwrap();
+    there.write_all(b"0123456789").unwrap();
+    drop(there);
+    assert_eq!(appender.read_from(&here, 3).unwrap(), 3);
+    assert_eq!(region.bytes(0..3), None, "read, not yet visible");
+    appender.publish();
+    assert_eq!(region.bytes(0..3), Some(&b"012"[..]));
+    assert_eq!(appender.read_from(&here, 100).unwrap(), 5, "what fits");
+    assert_eq!(appender.read_from(&here, 100).unwrap(), 0, "nothing fits");
+    appender.publish();
+    assert_eq!(region.bytes(3..8), Some(&b"34567"[..]));
+
+    let (_region, mut appender) = AppendRegion::new(new_map(&dir.path().join("g"), 8), 0);
+    assert_eq!(appender.read_from(&here, 100).unwrap(), 2, "what is left");
+    assert_eq!(appender.read_from(&here, 100).unwrap(), 0, "the end");
+    assert_eq!(appender.position(), 2);
 }
 
 #[test]

@@ -69,8 +69,26 @@ impl Cost {
 }
 
 fn process_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    read_clock(ClockId::ProcessCPUTime)
+}
+
+/// Processor time that this thread has used.
+pub(super) fn thread_cpu() -> Duration {
+    read_clock(ClockId::ThreadCPUTime)
+}
+
+fn read_clock(id: ClockId) -> Duration {
+    let time = clock_gettime(id);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// Bytes that were read from devices for this process so far.
+pub(super) fn device_bytes_read() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").context("/proc/self/io")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("read_bytes: "));
+    Ok(line.context("/proc/self/io")?.trim().parse()?)
 }
 
 /// Minor and major faults so far.

@@ -3,15 +3,18 @@
 //! Times are those of a release build without failpoints: a debug build of xtask builds one and
 //! hands over to it, unless the run is a quick one. docs/benchmarks.md is the index of the reports.
 
-#[allow(dead_code)]
+mod classic;
 mod cost;
 mod echo;
+mod files;
+mod flush;
+mod folklore;
 mod frames;
 mod load;
 mod memory;
-#[allow(dead_code)]
 mod report;
 mod servers;
+mod zerocopy;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,11 +25,24 @@ use clap::Subcommand;
 
 use crate::workspace;
 
+use classic::ClassicArguments;
+use flush::FlushArguments;
+use folklore::FolkloreArguments;
 use servers::ServersArguments;
+use zerocopy::ZeroCopyArguments;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// Mapping against write and read, by units of a byte and more, pages in every state.
+    Classic(ClassicArguments),
+    /// Syncs a second, and group commit by 1 to 64 producers.
+    Flush(FlushArguments),
+    /// What the field says of mapped memory: file sizes, busy processors, advice.
+    Folklore(FolkloreArguments),
+    /// From files to sockets, from files to files, from sockets to files.
+    #[command(name = "zerocopy")]
+    ZeroCopy(ZeroCopyArguments),
     /// Sends and pulls against an echo server, our broker and Java's, in turn.
     Servers(ServersArguments),
     /// The echo server alone, until it is killed.
@@ -38,20 +54,34 @@ pub enum BenchCommand {
 }
 
 /// The quick runs of CI: that each bench works, and writes its report.
-const QUICK: &[&[&str]] = &[&["servers", "--servers", "echo,ours", "--only", "x 1"]];
+const QUICK: &[&[&str]] = &[
+    &["classic"],
+    &["flush"],
+    &["folklore"],
+    &["servers", "--servers", "echo,ours", "--only", "x 1"],
+    &["zerocopy"],
+];
 
 /// Runs a bench.
 pub fn run(command: &BenchCommand) -> Result<()> {
     let common = match command {
         BenchCommand::Echo { listen } => return echo::serve(*listen),
+        BenchCommand::Classic(arguments) => arguments.common(),
+        BenchCommand::Flush(arguments) => arguments.common(),
+        BenchCommand::Folklore(arguments) => arguments.common(),
         BenchCommand::Servers(arguments) => arguments.common(),
+        BenchCommand::ZeroCopy(arguments) => arguments.common(),
     };
     if cfg!(any(debug_assertions, feature = "fault")) && !common.is_quick() {
         return run_release();
     }
     match command {
         BenchCommand::Echo { .. } => Ok(()),
+        BenchCommand::Classic(arguments) => classic::run(arguments),
+        BenchCommand::Flush(arguments) => flush::run(arguments),
+        BenchCommand::Folklore(arguments) => folklore::run(arguments),
         BenchCommand::Servers(arguments) => servers::run(arguments),
+        BenchCommand::ZeroCopy(arguments) => zerocopy::run(arguments),
     }
 }
 

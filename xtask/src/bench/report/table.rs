@@ -57,8 +57,11 @@ impl Table {
         }
     }
 
-    /// Adds what one round has found.
+    /// Adds what one round has found. What is no number (a rate of nothing) is left out.
     pub(crate) fn add(&mut self, labels: &[&str], column: Column, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
         match self.cell(labels, column, || Cell::Samples(Vec::new())) {
             Cell::Samples(samples) => samples.push(value),
             Cell::Text(_) => {}
@@ -76,14 +79,9 @@ impl Table {
     pub(crate) fn ratio(&mut self, labels: &[&str], column: Column, of: Column, base: &[&str]) {
         let (samples, others) = (self.samples(labels, of), self.samples(base, of));
         let ratios: Vec<f64> = samples.iter().zip(others).map(|(a, b)| a / b).collect();
-        for ratio in ratios.into_iter().filter(|ratio| ratio.is_finite()) {
+        for ratio in ratios {
             self.add(labels, column, ratio);
         }
-    }
-
-    /// The median of a row's samples.
-    pub(crate) fn median(&self, labels: &[&str], column: Column) -> Option<f64> {
-        median(self.samples(labels, column))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -210,6 +208,7 @@ mod tests {
         table.add(&["mapping", "1 B"], FAULTS, 1024.0);
         table.ratio(&["mapping", "1 B"], OVER, RATE, &["write", "1 B"]);
         table.ratio(&["mapping", "1 B"], OVER, RATE, &["nothing", "1 B"]);
+        table.add(&["mapping", "1 B"], FAULTS, 1.0 / 0.0);
         let expected = "## Writing\n\n\
             | way | unit | MB/s | faults | over write |\n\
             |---|---|--:|--:|--:|\n\
