@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &ClassicArguments) -> Result<()> {
     let mut report = Report::new("classic", "Mapping against write and read", common);
     report.text(ABOUT);
     let dir = common.scratch()?;
-    let len = common.choose(arguments.mib, 2) << 20;
+    let len = common.choose(arguments.mib << 20, 256 << 10);
     let mut written = Table::new(format!("Writing {}", size(len)), &["unit", "way"]);
     let mut read = Table::new(format!("Reading {}", size(len)), &["unit", "way"]);
     for round in 0..common.rounds() {
