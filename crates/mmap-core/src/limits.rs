@@ -41,7 +41,7 @@ pub(crate) fn explain_memlock(errno: Errno, len: usize) -> io::Error {
     let source = io::Error::from(errno);
     let limit = getrlimit(Resource::Memlock);
     let what = format!(
-        "{source} ({len} bytes asked for, {} locked already; RLIMIT_MEMLOCK is {} bytes and can be \
+        "{source} ({len} bytes asked for, {} locked already; RLIMIT_MEMLOCK is {} and can be \
          raised to {}: raise it (ulimit -l takes KiB, a service has LimitMEMLOCK=), or give the \
          process CAP_IPC_LOCK, or lock nothing)",
         locked_len(),
@@ -56,7 +56,7 @@ pub(crate) fn explain_no_memory(source: &io::Error) -> io::Error {
     let max_map_count = fs::read_to_string(MAX_MAP_COUNT_PATH);
     let max_map_count = max_map_count.as_deref().map_or("unknown", str::trim);
     let what = format!(
-        "{source} ({} bytes of files in {} mappings; the limits are RLIMIT_AS, {} bytes, and \
+        "{source} ({} bytes of files in {} mappings; the limits are RLIMIT_AS, {}, and \
          vm.max_map_count, {max_map_count} mappings: raise the one that is reached, or map less)",
         counters::mapped_bytes(),
         counters::mapped_files(),
@@ -79,5 +79,5 @@ fn status(name: &str) -> Option<String> {
 }
 
 fn show(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string())
+    limit.map_or_else(|| "unlimited".to_owned(), |len| format!("{len} bytes"))
 }

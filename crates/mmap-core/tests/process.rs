@@ -167,7 +167,7 @@ fn child_locks_too_much() {
     let map = file.map(0, 1 << 20, Access::ReadWrite).unwrap();
     map.lock_on_fault(0..65_536).unwrap();
     let expected = "(131072 bytes asked for, 65536 locked already; RLIMIT_MEMLOCK is 65536 bytes and \
-                    can be raised to 131072: raise it";
+                    can be raised to 131072 bytes: raise it";
     for refusal in [
         map.lock(65_536..196_608).unwrap_err(),
         map.lock_on_fault(65_536..196_608).unwrap_err(),

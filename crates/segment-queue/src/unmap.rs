@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use mmap_core::Io;
@@ -15,6 +16,9 @@ use crate::segment::Segment;
 /// Bits of a stamp below its milliseconds: they count the mappings made since the last step, so that
 /// uses between two steps have an order.
 const MILLISECOND_SHIFT: u32 = 20;
+
+/// How long readers get to drop their slices when there is no memory for a mapping: 20 ms.
+const RELIEF_PAUSE: Duration = Duration::from_millis(20);
 
 /// The stamp of a segment that is not mapped.
 pub(crate) const NEVER: u64 = 0;
@@ -124,7 +128,8 @@ impl<I: Io> SegmentQueue<I> {
         }
     }
 
-    /// Maps by `map`; if address space or map entries are used up, once more without what is idle.
+    /// Maps by `map`. If address space or map entries are used up, what is idle is unmapped, readers
+    /// get a moment to drop their slices, and then it is tried once more.
     pub(crate) fn map_with_relief<T>(
         &self,
         map: impl Fn() -> Result<T, QueueError>,
@@ -135,10 +140,8 @@ impl<I: Io> SegmentQueue<I> {
                 for (segment, _) in self.idle_segments(None) {
                     unmapped.add(&segment);
                 }
-                match unmapped.segment_count {
-                    0 => Err(error),
-                    _ => map(),
-                }
+                thread::sleep(RELIEF_PAUSE);
+                map()
             }
             result => result,
         }
