@@ -5,6 +5,7 @@
 //! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
 //!   checkpoints.
 //! - [`StagePool`]: locked memory in which bytes wait to be written to a file.
+//! - [`ReadOnlyMap`] and [`PrivateMap`] (copy on write): files that nobody has locked, copied from.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
 //! - [`transfer`]: the ways from a file to a socket.
 //! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
@@ -50,6 +51,7 @@ mod io;
 mod limits;
 mod lock;
 mod map;
+mod modes;
 mod os;
 pub mod reaper;
 pub mod replace;
@@ -69,6 +71,7 @@ pub use io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 pub use limits::check_lockable;
 pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
+pub use modes::{PrivateMap, ReadOnlyMap};
 pub use os::{OsFile, OsIo};
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]

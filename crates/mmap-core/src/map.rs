@@ -129,6 +129,20 @@ pub enum Advice {
     HugePage,
 }
 
+impl Advice {
+    /// The kernel's word for it; `None` for the one that drops the pages of a private mapping.
+    pub(crate) fn without_loss(self) -> Option<memmap2::Advice> {
+        match self {
+            Self::Normal => Some(memmap2::Advice::Normal),
+            Self::Random => Some(memmap2::Advice::Random),
+            Self::Sequential => Some(memmap2::Advice::Sequential),
+            Self::WillNeed => Some(memmap2::Advice::WillNeed),
+            Self::HugePage => Some(memmap2::Advice::HugePage),
+            Self::DontNeed => None,
+        }
+    }
+}
+
 /// How much of a range is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Residency {
@@ -177,14 +191,8 @@ impl OsMap {
             Access::ReadOnly => options.map_raw_read_only(file)?,
             Access::ReadWrite => options.map_raw(file)?,
         };
-        let registration = Registration::new(raw.as_ptr().addr(), len, file_offset, path);
-        let mapped = ManuallyDrop::new(Mapped {
-            _registration: registration,
-            raw,
-        });
-        counters::mapped(len);
         Ok(Self {
-            mapped,
+            mapped: ManuallyDrop::new(Mapped::new(raw, file_offset, path)),
             path: Arc::clone(path),
             file_offset,
             access,
@@ -276,13 +284,9 @@ unsafe impl RawMap for OsMap {
 
     fn advise(&self, advice: Advice, range: Range<usize>) -> Result<(), IoError> {
         const OP: &str = "madvise";
-        let advice = match advice {
-            Advice::Normal => memmap2::Advice::Normal,
-            Advice::Random => memmap2::Advice::Random,
-            Advice::Sequential => memmap2::Advice::Sequential,
-            Advice::WillNeed => memmap2::Advice::WillNeed,
-            Advice::HugePage => memmap2::Advice::HugePage,
-            Advice::DontNeed => {
+        let advice = match advice.without_loss() {
+            Some(advice) => advice,
+            None => {
                 self.check(OP, &range)?;
                 // SAFETY: (U5) the mapping is shared with its file, so that dropping its page table
                 // entries loses nothing: the next access finds the same bytes in the page cache.
@@ -360,6 +364,23 @@ impl Drop for OsMap {
         if mapped.raw.len() >= reaper::LEN_MIN {
             reaper::unmap(mapped);
         }
+    }
+}
+
+impl Mapped {
+    /// Counts a mapping, and names it to the SIGBUS handler.
+    pub(crate) fn new(raw: MmapRaw, file_offset: u64, path: &Arc<Path>) -> Self {
+        let (address, len) = (raw.as_ptr().addr(), raw.len());
+        let registration = Registration::new(address, len, file_offset, path);
+        counters::mapped(len);
+        Self {
+            _registration: registration,
+            raw,
+        }
+    }
+
+    pub(crate) fn raw(&self) -> &MmapRaw {
+        &self.raw
     }
 }
 

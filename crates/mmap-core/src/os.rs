@@ -14,6 +14,7 @@ use crate::io::{Access, DirEntry, FileInfo, FileKind, Io, IoFile, Space};
 use crate::limits;
 use crate::lock::OsLock;
 use crate::map::OsMap;
+use crate::modes::{PrivateMap, ReadOnlyMap};
 use crate::reaper;
 
 /// How many parts one `pwritev` takes at most. The kernel takes 1024; a small array stays on the
@@ -224,6 +225,59 @@ impl OsFile {
     }
 }
 
+impl OsFile {
+    /// Maps `len` bytes from `offset` for reading, without a promise of anybody's that they stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// As [`IoFile::map`].
+    pub fn map_read_only(&self, offset: u64, len: usize) -> Result<ReadOnlyMap, IoError> {
+        let map = self.map(offset, len, Access::ReadOnly)?;
+        Ok(ReadOnlyMap::new(map))
+    }
+
+    /// Maps `len` bytes from `offset` such that changes never reach the file. The file may be open
+    /// for reading only.
+    ///
+    /// # Errors
+    /// As [`IoFile::map`].
+    pub fn map_private(&self, offset: u64, len: usize) -> Result<PrivateMap, IoError> {
+        self.map_by(offset, len, || {
+            PrivateMap::new(&self.file, &self.path, offset, len)
+        })
+    }
+
+    /// Maps by `map` a range of the file, once more if there is no memory at first.
+    fn map_by<M>(
+        &self,
+        offset: u64,
+        len: usize,
+        map: impl Fn() -> io::Result<M>,
+    ) -> Result<M, IoError> {
+        const OP: &str = "map";
+        failpoint!("mmap_core.map", &self.path, |source| self
+            .error(OP, source)
+            .at(offset));
+        let file_len = self.len()?;
+        let fits = offset
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= file_len);
+        if len == 0 || !fits {
+            let what = format!("{len} bytes of a file of {file_len}");
+            return Err(IoError::invalid(OP, &*self.path, what).at(offset));
+        }
+        let mapped = match map() {
+            Err(source) if source.kind() == io::ErrorKind::OutOfMemory => {
+                // Address space that was given up may not have been given back yet.
+                reaper::settle();
+                map().map_err(|source| limits::explain_no_memory(&source))
+            }
+            result => result,
+        };
+        mapped.map_err(|source| self.error(OP, source).at(offset))
+    }
+}
+
 #[cfg(feature = "failpoints")]
 impl OsFile {
     /// Writes the first half of many pages, so that a failpoint stands in the middle of the whole:
@@ -368,28 +422,9 @@ impl IoFile for OsFile {
     }
 
     fn map(&self, offset: u64, len: usize, access: Access) -> Result<OsMap, IoError> {
-        const OP: &str = "map";
-        failpoint!("mmap_core.map", &self.path, |source| self
-            .error(OP, source)
-            .at(offset));
-        let file_len = self.len()?;
-        let fits = offset
-            .checked_add(len as u64)
-            .is_some_and(|end| end <= file_len);
-        if len == 0 || !fits {
-            let what = format!("{len} bytes of a file of {file_len}");
-            return Err(IoError::invalid(OP, &*self.path, what).at(offset));
-        }
-        let map = || OsMap::new(&self.file, &self.path, offset, len, access);
-        let mapped = match map() {
-            Err(source) if source.kind() == io::ErrorKind::OutOfMemory => {
-                // Address space that was given up may not have been given back yet.
-                reaper::settle();
-                map().map_err(|source| limits::explain_no_memory(&source))
-            }
-            result => result,
-        };
-        mapped.map_err(|source| self.error(OP, source).at(offset))
+        self.map_by(offset, len, || {
+            OsMap::new(&self.file, &self.path, offset, len, access)
+        })
     }
 
     fn link_count(&self) -> Result<u64, IoError> {

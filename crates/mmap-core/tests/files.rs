@@ -1,5 +1,9 @@
 //! `OsIo` on real files.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![allow(
+    unsafe_code,
+    reason = "slices at one's own risk are part of what is tested"
+)]
 #![allow(clippy::print_stderr, reason = "skips are loud")]
 
 use std::io::{ErrorKind, IoSlice};
@@ -323,6 +327,71 @@ fn populate_read_of_a_cut_file_is_an_error_not_a_signal() {
     file.set_len(4096).unwrap();
     assert!(map.populate_read(8192..16_384).is_err());
     map.populate_read(0..4096).unwrap();
+}
+
+#[test]
+fn private_changes_never_reach_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let file = OsIo.create(&path, 3 * GIB).unwrap();
+    let far = 2 * GIB + 12_345;
+    file.write_all_at(b"as it was", far).unwrap();
+    let file = OsIo.open(&path, Access::ReadOnly).unwrap();
+    let (mut one, other) = (
+        file.map_private(far - 100, 9000).unwrap(),
+        file.map_private(far - 100, 9000).unwrap(),
+    );
+    let shared = file.map_read_only(far - 100, 9000).unwrap();
+    one.write_at(100, b"otherwise").unwrap();
+    one.write_at(8991, b"to the end").unwrap_err();
+    one.write_at(8990, b"to the end").unwrap();
+    let mut found = [0; 9];
+    one.read_at(100, &mut found).unwrap();
+    assert_eq!(&found, b"otherwise");
+    // SAFETY: nobody writes the file.
+    let slice = unsafe { one.bytes(8990..9000) };
+    assert_eq!(slice, Some(&b"to the end"[..]));
+
+    let refusal = one.advise(Advice::DontNeed, 0..9000).unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::InvalidInput);
+    assert!(refusal.to_string().contains("would lose its changes"));
+    one.advise(Advice::Random, 0..9000).unwrap();
+    one.read_at(100, &mut found).unwrap();
+    assert_eq!(&found, b"otherwise");
+
+    let read_by = [
+        other.read_at(100, &mut found).map(|()| found),
+        shared.read_at(100, &mut found).map(|()| found),
+        file.read_exact_at(&mut found, far).map(|()| found),
+    ];
+    for read in read_by {
+        assert_eq!(&read.unwrap(), b"as it was");
+    }
+    drop(one);
+    rustix::fs::sync();
+    file.read_exact_at(&mut found, far).unwrap();
+    assert_eq!(&found, b"as it was");
+}
+
+#[test]
+fn a_read_only_mapping_shows_what_others_write_and_copies_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsIo.create(&dir.path().join("f"), 10_000).unwrap();
+    let map = file.map_read_only(3, 9000).unwrap();
+    assert_eq!(map.len(), 9000);
+    file.write_all_at(b"later", 5003).unwrap();
+    let mut found = [0; 5];
+    map.read_at(5000, &mut found).unwrap();
+    assert_eq!(&found, b"later");
+    map.populate_read(0..9000).unwrap();
+    map.advise(Advice::DontNeed, 0..9000).unwrap();
+    // SAFETY: nobody writes the file any more.
+    assert_eq!(unsafe { map.bytes(5000..5005) }, Some(&b"later"[..]));
+    // SAFETY: nobody writes the file any more.
+    assert_eq!(unsafe { map.bytes(9000..9001) }, None);
+    assert!(map.read_at(8996, &mut found).is_err());
+    assert!(map.read_at(usize::MAX, &mut found).is_err());
+    assert!(file.map_private(9999, 2).is_err());
 }
 
 /// Blocks of 512 bytes that a file takes.
