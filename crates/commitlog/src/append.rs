@@ -1,8 +1,10 @@
 //! Appending: stamps, room, and the one copy of a record's bytes, all under the append lock.
 //!
-//! Two paths behind one interface. *Mapped* (async flush): the record is copied straight into
+//! Three paths behind one interface. *Mapped* (async flush): the record is copied straight into
 //! the mapped segment and published. *Gathered* (sync flush): it is copied into a buffer that
-//! the group commit writes, syncs and publishes; see [`crate::gather`].
+//! the group commit writes, syncs and publishes; see [`crate::gather`]. *Staged*: the same with
+//! buffers of a locked pool, which the commit service writes and publishes, and the flush service
+//! syncs later; see [`crate::stage`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +75,8 @@ pub(crate) struct AppendState<I: Io> {
 pub(crate) enum AppendPath<I: Io> {
     /// Into the mapped segment.
     Mapped(Mapped<I>),
-    /// Into the group that is synced next. The group commit owns the segment writer.
+    /// Into what is written next: a group, or buffers of the stage. The committer owns the segment
+    /// writer.
     Gathered(Gathered),
     /// Nowhere any more.
     Closed,
@@ -264,7 +267,9 @@ impl<I: Io> Core<I> {
                 .map_err(|error| self.append_error(error)),
             AppendPath::Gathered(gathered) => {
                 records.iter().for_each(|parts| gathered.push(parts));
-                self.has_work.store(true, Ordering::Relaxed);
+                if gathered.is_due() {
+                    self.has_work.store(true, Ordering::Relaxed);
+                }
                 Ok(())
             }
             AppendPath::Closed => Err(AppendError::Closed),
@@ -276,7 +281,12 @@ impl<I: Io> Core<I> {
         self.prepare_if_due(end);
         match self.sync_timeout {
             None => {
-                self.arrivals.notify_unless_hushed();
+                // What is staged cannot be seen yet: the commit tells of it.
+                if self.stage.is_none() {
+                    self.arrivals.notify_unless_hushed();
+                } else if self.has_work.load(Ordering::Relaxed) {
+                    self.work.notify();
+                }
                 PutTicket::met(self.durability.flushed())
             }
             Some(_) if sabotage::is_planted(Lie::AckBeforeSync) => {

@@ -1,26 +1,28 @@
 //! What all handles and services of one log share, and the order of its locks.
 //!
-//! Locks, in the order in which they may be taken: `flusher` (held across I/O, by services and
-//! by `flush_now`), `state` (the append lock: never held across a sync), the list of waiters in
+//! Locks, in the order in which they may be taken: `stager` and `flusher` (held across I/O, by
+//! services and by `flush_now`), `state` (the append lock: never held across a sync), the list of waiters in
 //! [`Durability`]. Visitors, wakers and listeners are called without any of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::{Io, StagePool};
 use segment_queue::{PreallocateOptions, Preallocator, SegmentQueue, SegmentWriter, Serving};
 
 use crate::append::{AppendPath, AppendState, Mapped};
+use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::durability::Durability;
 use crate::error::{AppendError, Failure, LogError};
 use crate::event::EventCount;
 use crate::flush::{Flusher, TimedFlush};
-use crate::gather::{Gathered, GroupCommit};
-use crate::options::{CommitLogOptions, FlushMode, LogWarmUp};
+use crate::gather::{Bound, Committer, Gathered};
+use crate::options::{CommitLogOptions, FlushMode, LogWarmUp, StageOptions};
 use crate::service::Next;
+use crate::stage::TimedCommit;
 
 /// The preallocator is woken each time the log has grown by this much: 8 MiB, a quarter of the
 /// window that it keeps ahead.
@@ -40,9 +42,9 @@ pub(crate) struct Core<I: Io> {
     pub(crate) opened_at: u64,
     /// Rung when [`Core::visible`] has moved.
     pub(crate) arrivals: EventCount,
-    /// Rung when the flush service has something to do.
+    /// Rung when the owner of the segment writer has something to do, where records are gathered.
     pub(crate) work: EventCount,
-    // Whether bytes or a request wait for the group commit. Written under the append lock, which
+    // Whether bytes that are worth it, or a request, wait for it. Written under the append lock, which
     // orders it; read without it as the condition of `work`, whose fences make that enough.
     pub(crate) has_work: AtomicBool,
     /// Rung when the log has grown so far that the next blocks should be prepared.
@@ -57,6 +59,10 @@ pub(crate) struct Core<I: Io> {
     pub(crate) room: Condvar,
     /// The append lock.
     state: Mutex<AppendState<I>>,
+    /// The commit service, in staged mode.
+    stager: Mutex<Option<TimedCommit<I>>>,
+    /// Its buffers.
+    pub(crate) stage: Option<Arc<StagePool>>,
     flusher: Mutex<Flusher<I>>,
     // How many sets of service threads run. Written by `LogServices`; read by appends that have
     // to wait, which step the service themselves when there is none. A hint: Relaxed.
@@ -64,37 +70,53 @@ pub(crate) struct Core<I: Io> {
 }
 
 impl<I: Io> Core<I> {
-    /// A log that goes on where `writer` stands. Everything below is synced.
+    /// A log that goes on where `writer` stands. Everything below is synced. `stage` is there in
+    /// staged mode.
     pub(crate) fn new(
         options: CommitLogOptions,
         clock: Arc<dyn Clock>,
         queue: Arc<SegmentQueue<I>>,
         writer: SegmentWriter<I>,
         last_store_ms: i64,
+        stage: Option<Arc<StagePool>>,
     ) -> Self {
         let durability = Durability::new(queue.flushed(), clock.clone());
         let now = clock.monotonic();
-        let (sync_timeout, path, flusher) = match options.flush {
+        let mut sync_timeout = None;
+        let mut stager = None;
+        let (path, flusher) = match options.flush {
             FlushMode::Async {
                 interval,
                 least_pages,
                 thorough_interval,
+            }
+            | FlushMode::Staged {
+                interval,
+                least_pages,
+                thorough_interval,
+                ..
             } => {
                 let timed = TimedFlush::new(interval, least_pages, thorough_interval, now);
-                (
-                    None,
-                    AppendPath::Mapped(Mapped::new(writer)),
-                    Flusher::Timed(timed),
-                )
+                let path = match options.flush.stage().zip(stage.as_ref()) {
+                    Some((options, pool)) => {
+                        let (gathered, commit) = staged(writer, pool, options, now);
+                        stager = Some(commit);
+                        AppendPath::Gathered(gathered)
+                    }
+                    None => AppendPath::Mapped(Mapped::new(writer)),
+                };
+                (path, Flusher::Timed(timed))
             }
             FlushMode::Sync { timeout } => {
-                let gathered = Gathered::new(&writer);
-                let commit = GroupCommit::new(writer);
-                (
-                    Some(timeout),
-                    AppendPath::Gathered(gathered),
-                    Flusher::Group(commit),
-                )
+                sync_timeout = Some(timeout);
+                let bound = Bound {
+                    len: options.pending_len_max as u64,
+                    option: "pending_len_max",
+                    is_fast_failing: false,
+                };
+                let gathered = Gathered::new(&writer, Batch::Group(Vec::new()), bound, 0);
+                let commit = Committer::new(writer, Batch::Group(Vec::new()), true);
+                (AppendPath::Gathered(gathered), Flusher::Group(commit))
             }
         };
         let ahead = ahead(&options);
@@ -118,6 +140,8 @@ impl<I: Io> Core<I> {
                 last_store_ms,
                 is_closed: false,
             }),
+            stager: Mutex::new(stager),
+            stage,
             flusher: Mutex::new(flusher),
             thread_sets: AtomicUsize::new(0),
         }
@@ -159,7 +183,7 @@ impl<I: Io> Core<I> {
         self.state.lock().map_err(|_| Failure::panicked())
     }
 
-    /// Gives the append lock back until the group commit has made room, for at most `pause`.
+    /// Gives the append lock back until the committer has made room, for at most `pause`.
     pub(crate) fn wait_room<'a>(
         &'a self,
         state: StateGuard<'a, I>,
@@ -176,6 +200,23 @@ impl<I: Io> Core<I> {
         self.lock_flusher().step(self)
     }
 
+    /// One step of the commit service, on whichever thread; nothing but in staged mode.
+    pub(crate) fn step_commit(&self) -> Next {
+        match &mut *self.lock_stager() {
+            Some(stager) => stager.step(self),
+            None => Next::OnWake,
+        }
+    }
+
+    /// One step of whoever owns the segment writer, where records are gathered.
+    pub(crate) fn step_writer(&self) {
+        if self.stage.is_some() {
+            self.step_commit();
+        } else {
+            self.step_flush();
+        }
+    }
+
     /// Wakes the tickets whose deadline has passed.
     pub(crate) fn step_deadlines(&self) -> Next {
         let now = self.clock.monotonic();
@@ -187,14 +228,27 @@ impl<I: Io> Core<I> {
 
     /// Everything appended so far is synced, on this thread.
     pub(crate) fn flush_all(&self) -> Result<u64, LogError> {
+        self.commit_all(&mut self.lock_stager())?;
         self.lock_flusher().flush_all(self)
+    }
+
+    /// Everything appended so far is in the files.
+    fn commit_all(&self, stager: &mut Option<TimedCommit<I>>) -> Result<(), LogError> {
+        match stager {
+            Some(stager) => stager.commit_all(self),
+            None => Ok(()),
+        }
     }
 
     /// Refuses appends from now on, syncs everything and lets go of the files.
     pub(crate) fn close(&self) -> Result<u64, LogError> {
+        let mut stager = self.lock_stager();
         let mut flusher = self.lock_flusher();
         self.lock_state_or_fail()?.is_closed = true;
-        if let Err(error) = flusher.flush_all(self) {
+        let flushed = self
+            .commit_all(&mut stager)
+            .and_then(|()| flusher.flush_all(self));
+        if let Err(error) = flushed {
             // What waits for space can still be flushed later.
             self.lock_state_or_fail()?.is_closed = false;
             return Err(error);
@@ -203,9 +257,13 @@ impl<I: Io> Core<I> {
             let mut state = self.lock_state_or_fail()?;
             std::mem::replace(&mut state.path, AppendPath::Closed)
         };
-        match (path, std::mem::replace(&mut *flusher, Flusher::Closed)) {
+        let committer = match std::mem::replace(&mut *flusher, Flusher::Closed) {
+            Flusher::Group(group) => Some(group),
+            _ => stager.take().map(TimedCommit::into_committer),
+        };
+        match (path, committer) {
             (AppendPath::Mapped(mapped), _) => mapped.into_writer().close()?,
-            (_, Flusher::Group(group)) => group.into_writer().close()?,
+            (_, Some(committer)) => committer.into_writer().close()?,
             _ => {}
         }
         Ok(self.durability.flushed())
@@ -285,6 +343,11 @@ impl<I: Io> Core<I> {
         self.room.notify_all();
     }
 
+    fn lock_stager(&self) -> MutexGuard<'_, Option<TimedCommit<I>>> {
+        // As with the flusher.
+        self.stager.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_flusher(&self) -> MutexGuard<'_, Flusher<I>> {
         // A panic in a step has poisoned the append lock or left the flusher between two whole
         // steps; in both cases the next step finds out by itself.
@@ -304,4 +367,22 @@ fn ahead(options: &CommitLogOptions) -> PreallocateOptions {
         ahead.window = 0;
     }
     ahead
+}
+
+/// The two ends of the staged path: what appenders fill, and who empties it.
+fn staged<I: Io>(
+    writer: SegmentWriter<I>,
+    pool: &Arc<StagePool>,
+    options: &StageOptions,
+    now: Duration,
+) -> (Gathered, TimedCommit<I>) {
+    let bound = Bound {
+        len: (pool.buffer_count() * pool.buffer_len()) as u64,
+        option: "stage.buffer_count",
+        is_fast_failing: options.is_fast_failing,
+    };
+    let batch = || Batch::staged(Arc::clone(pool));
+    let gathered = Gathered::new(&writer, batch(), bound, options.least_pages);
+    let committer = Committer::new(writer, batch(), false);
+    (gathered, TimedCommit::new(committer, options, now))
 }

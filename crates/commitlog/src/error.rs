@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use message::RecordError;
-use mmap_core::IoError;
+use mmap_core::{IoError, StageError};
 use segment_queue::QueueError;
 use thiserror::Error;
 
@@ -64,6 +64,9 @@ pub enum LogError {
         /// Its length.
         len: u64,
     },
+    /// There is no memory for the buffers of staged mode.
+    #[error(transparent)]
+    Stage(#[from] StageError),
     /// A service thread could not be started.
     #[error("cannot start the thread {name}")]
     Thread {
@@ -103,8 +106,9 @@ pub enum AppendError {
         /// Which operation on which file found it out.
         source: Arc<QueueError>,
     },
-    /// Too much waits for the device, for longer than `append_wait`: try again later.
-    #[error("{waiting} bytes wait to be synced, {limit} may ({option})")]
+    /// Too much waits for the device, for longer than `append_wait`: try again later. With
+    /// `is_fast_failing`, at this moment.
+    #[error("{waiting} bytes wait to be written, {limit} may ({option})")]
     Busy {
         /// Bytes that wait.
         waiting: u64,

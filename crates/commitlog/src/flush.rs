@@ -7,14 +7,14 @@ use segment_queue::FlushPolicy;
 
 use crate::core::Core;
 use crate::error::{Failure, LogError};
-use crate::gather::{CommitError, GroupCommit};
+use crate::gather::Committer;
 use crate::service::Next;
 
 /// The flush service of one log, by mode.
 #[derive(Debug)]
 pub(crate) enum Flusher<I: Io> {
     Timed(TimedFlush),
-    Group(GroupCommit<I>),
+    Group(Committer<I>),
     Closed,
 }
 
@@ -38,10 +38,7 @@ impl<I: Io> Flusher<I> {
                 // What is appended meanwhile is not waited for, else this might never end.
                 let target = core.max_offset();
                 while core.durability.flushed() < target {
-                    group.commit(core).map_err(|error| match error {
-                        CommitError::Failed(failure) => LogError::Failed(failure),
-                        CommitError::Full(error) => LogError::Segments(error),
-                    })?;
+                    group.commit(core)?;
                 }
             }
             Self::Closed => {}

@@ -1,53 +1,71 @@
-//! The gathered path: records wait in a buffer for the group commit.
+//! The gathered paths: records wait in memory for whoever owns the segment writer.
 //!
-//! Appenders add bytes and take offsets; [`GroupCommit`] writes all that wait in one call, syncs
-//! once, publishes, and resolves the tickets. There is no timer: the first record of an idle log
-//! is written at once, and the next group forms while that sync runs.
+//! Appenders add bytes and take offsets; the [`Committer`] writes all that wait in one call and
+//! publishes. In sync mode it syncs in between, and resolves the tickets. There is no timer then:
+//! the first record of an idle log is written at once, and the next group forms while that sync
+//! runs. In staged mode it has a timer ([`crate::stage`]), and the flush service syncs later.
 //!
 //! Offsets are handed out before the write, so nothing may fail between the two for any reason
 //! but a broken device: records are let in only where blocks are allocated already. Allocating
-//! and rolling are the group commit's work, which appenders ask for and wait for.
+//! and rolling are the committer's work, which appenders ask for and wait for.
+//!
+//! A process that is killed in the middle of the write leaves a first part of the bytes and zeros
+//! behind: the last record is whole, or recovery sees that it ends in zeros.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mmap_core::Io;
-use segment_queue::{FlushPolicy, QueueError, SegmentWriter};
+use segment_queue::{FLUSH_PAGE_LEN, FlushPolicy, QueueError, SegmentWriter};
 
 use crate::append::{AppendPath, BLANK_LEN, end_segment, queue_error, refused};
+use crate::batch::Batch;
 use crate::core::{Core, StateGuard};
-use crate::error::{AppendError, Failure};
+use crate::error::{AppendError, Failure, LogError};
 use crate::service::Next;
 
-/// A group buffer that has grown beyond this is given back after use: 4 MiB.
-const RETAINED_CAPACITY_MAX: usize = 4 << 20;
-
-/// A group for which there was no space is tried again after this long.
-const FULL_PAUSE: Duration = Duration::from_millis(200);
+/// A batch for which there was no space is tried again after this long.
+pub(crate) const FULL_PAUSE: Duration = Duration::from_millis(200);
 
 /// The part of the gathered path that appenders touch, under the append lock.
 #[derive(Debug)]
 pub(crate) struct Gathered {
-    /// Records that wait, in the order of their offsets.
-    bytes: Vec<u8>,
-    /// Bytes of the group that is being written.
+    /// Records that wait.
+    waiting: Batch,
+    /// Bytes of the batch that is being written.
     in_flight: usize,
+    /// How much may wait.
+    bound: Bound,
+    /// Fewer waiting pages than this are left for the committer's timer.
+    least_pages: u64,
+    /// From this position on what waits is worth a write.
+    worth_at: u64,
     /// The offset behind the last record.
     position: u64,
     /// The end of the current segment; equal to `position` when there is none.
     segment_end: u64,
     /// Blocks are allocated up to here.
     reserved_end: u64,
-    /// What an appender wants from the group commit.
+    /// What an appender wants from the committer.
     request: Option<Request>,
     /// How many requests were answered.
     answer_count: u64,
     /// Why the last one could not be met.
     refusal: Option<Arc<QueueError>>,
-    /// Why the group that is tried again and again has no space, though its blocks were allocated.
+    /// Why the batch that is tried again and again has no space, though its blocks were allocated.
     stuck: Option<Arc<QueueError>>,
+}
+
+/// How much may wait, and what is done about more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Bytes.
+    pub(crate) len: u64,
+    /// The option that sets it.
+    pub(crate) option: &'static str,
+    /// More is refused without waiting for room.
+    pub(crate) is_fast_failing: bool,
 }
 
 /// Work on the segments that only the owner of the writer can do.
@@ -61,17 +79,26 @@ enum Request {
 
 /// Why a record cannot be gathered right now.
 enum Obstacle {
-    /// Only the group commit can help, and has to be asked.
+    /// Only the committer can help, and has to be asked.
     Needs(Request),
     /// The bound on waiting bytes.
-    Waiting(u64),
+    Waiting,
 }
 
 impl Gathered {
-    pub(crate) fn new<I: Io>(writer: &SegmentWriter<I>) -> Self {
-        Self {
-            bytes: Vec::new(),
+    /// Gathers for this writer what waits in `waiting`, which is empty.
+    pub(crate) fn new<I: Io>(
+        writer: &SegmentWriter<I>,
+        waiting: Batch,
+        bound: Bound,
+        least_pages: u64,
+    ) -> Self {
+        let mut gathered = Self {
+            waiting,
             in_flight: 0,
+            bound,
+            least_pages,
+            worth_at: 0,
             position: writer.position(),
             segment_end: writer.position() + writer.remaining(),
             // Nothing is known to be allocated: the first record asks.
@@ -80,7 +107,9 @@ impl Gathered {
             answer_count: 0,
             refusal: None,
             stuck: None,
-        }
+        };
+        gathered.set_worth();
+        gathered
     }
 
     /// The offset behind the last record.
@@ -89,12 +118,12 @@ impl Gathered {
     }
 
     /// Adds a record; `obstacle` has said that there is room.
+    #[inline]
     pub(crate) fn push(&mut self, parts: &[&[u8]]) {
-        let len_before = self.bytes.len();
         for part in parts {
-            self.bytes.extend_from_slice(part);
+            self.waiting.push(part);
+            self.position += part.len() as u64;
         }
-        self.position += (self.bytes.len() - len_before) as u64;
         debug_assert!(
             self.position + BLANK_LEN <= self.segment_end,
             "past the segment"
@@ -105,11 +134,27 @@ impl Gathered {
         );
     }
 
-    fn waiting(&self) -> u64 {
-        (self.bytes.len() + self.in_flight) as u64
+    /// Whether the committer has something to do that cannot wait for its timer.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.request.is_some() || (self.position >= self.worth_at && !self.waiting.is_empty())
     }
 
-    fn obstacle(&self, len: u64, pending_len_max: u64) -> Option<Obstacle> {
+    /// What waits was taken just now.
+    fn set_worth(&mut self) {
+        let page = self.position / FLUSH_PAGE_LEN;
+        self.worth_at = match self.least_pages {
+            0 => 0,
+            least => page.saturating_add(least).saturating_mul(FLUSH_PAGE_LEN),
+        };
+    }
+
+    /// All bytes that are not in the file yet.
+    fn waiting(&self) -> u64 {
+        (self.waiting.len() + self.in_flight) as u64
+    }
+
+    fn obstacle(&self, len: u64) -> Option<Obstacle> {
         let end = self.position + len;
         if self.request == Some(Request::Roll) || end + BLANK_LEN > self.segment_end {
             return Some(Obstacle::Needs(Request::Roll));
@@ -117,12 +162,8 @@ impl Gathered {
         if end > self.reserved_end {
             return Some(Obstacle::Needs(Request::Reserve(end)));
         }
-        let waiting = self.waiting();
-        // A record of any length is let in when nothing waits, else it never would be.
-        if waiting != 0 && waiting + len > pending_len_max {
-            return Some(Obstacle::Waiting(waiting));
-        }
-        None
+        let has_room = self.waiting.has_room(len, self.waiting(), self.bound.len);
+        (!has_room).then_some(Obstacle::Waiting)
     }
 
     /// A request was met, or cannot be. The position moves when a roll has passed over the end
@@ -143,7 +184,6 @@ impl<I: Io> Core<I> {
         mut state: StateGuard<'a, I>,
         len: u64,
     ) -> Result<(StateGuard<'a, I>, u64), AppendError> {
-        let limit = self.options.pending_len_max as u64;
         // Started by the first obstacle: reading the clock is not free.
         let mut patience = None;
         // The count of answers when this append began to wait for one.
@@ -156,12 +196,14 @@ impl<I: Io> Core<I> {
                 // More of them would only wait behind those that wait.
                 return Err(refused(&self.options.dir, stuck));
             }
-            let waiting = match gathered.obstacle(len, limit) {
+            let bound = gathered.bound;
+            let mut is_refused = false;
+            match gathered.obstacle(len) {
                 None => {
                     let offset = gathered.position;
                     return Ok((state, offset));
                 }
-                Some(Obstacle::Waiting(waiting)) => waiting,
+                Some(Obstacle::Waiting) => is_refused = bound.is_fast_failing,
                 Some(Obstacle::Needs(request)) => {
                     let asked_at = *asked_at.get_or_insert(gathered.answer_count);
                     if gathered.answer_count != asked_at
@@ -171,25 +213,25 @@ impl<I: Io> Core<I> {
                     }
                     // A larger wish replaces a smaller one; a roll replaces any.
                     gathered.request = gathered.request.max(Some(request));
-                    let waiting = gathered.waiting();
-                    self.has_work.store(true, Ordering::Relaxed);
-                    self.work.notify();
-                    waiting
                 }
-            };
+            }
+            let waiting = gathered.waiting();
+            self.has_work.store(true, Ordering::Relaxed);
+            self.work.notify();
             let patience = patience.get_or_insert_with(|| Patience::new(self.options.append_wait));
-            let Some(pause) = patience.left() else {
+            let pause = patience.left().filter(|_| !is_refused);
+            let Some(pause) = pause else {
                 return Err(AppendError::Busy {
                     waiting,
-                    limit,
-                    option: "pending_len_max",
+                    limit: bound.len,
+                    option: bound.option,
                 });
             };
             state = self.wait_for_room(state, pause)?;
         }
     }
 
-    /// Lets the group commit work: on its own thread, or here if nobody has started any.
+    /// Lets the committer work: on its own thread, or here if nobody has started any.
     fn wait_for_room<'a>(
         &'a self,
         state: StateGuard<'a, I>,
@@ -199,7 +241,7 @@ impl<I: Io> Core<I> {
             self.wait_room(state, pause)?
         } else {
             drop(state);
-            self.step_flush();
+            self.step_writer();
             self.lock_state()?
         };
         self.check_open(&state)?;
@@ -207,34 +249,47 @@ impl<I: Io> Core<I> {
     }
 }
 
-/// The owner of the segment writer in sync mode.
+/// The owner of the segment writer where records are gathered.
 #[derive(Debug)]
-pub(crate) struct GroupCommit<I: Io> {
+pub(crate) struct Committer<I: Io> {
     writer: SegmentWriter<I>,
-    /// The group being written; swapped with the buffer that appenders fill. Left from the step
-    /// before if there was no space for it.
-    group: Vec<u8>,
+    /// What is being written; swapped with what appenders fill. Left from the step before if there
+    /// was no space for it.
+    batch: Batch,
     /// Blocks are allocated up to here.
     reserved_end: u64,
+    /// Whether each write is synced before anybody sees it.
+    is_syncing: bool,
 }
 
-/// Why a group was not committed.
+/// Why a batch was not committed.
 #[derive(Debug)]
 pub(crate) enum CommitError {
     /// It never will be.
     Failed(Failure),
     /// No space, though blocks were allocated: file systems that copy on write have that. The
-    /// group is kept and tried again.
+    /// batch is kept and tried again.
     Full(Arc<QueueError>),
 }
 
-impl<I: Io> GroupCommit<I> {
-    pub(crate) fn new(writer: SegmentWriter<I>) -> Self {
+impl From<CommitError> for LogError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Failed(failure) => Self::Failed(failure),
+            CommitError::Full(error) => Self::Segments(error),
+        }
+    }
+}
+
+impl<I: Io> Committer<I> {
+    /// `batch` is empty, and of the kind that appenders fill.
+    pub(crate) fn new(writer: SegmentWriter<I>, batch: Batch, is_syncing: bool) -> Self {
         let reserved_end = writer.position();
         Self {
             writer,
-            group: Vec::new(),
+            batch,
             reserved_end,
+            is_syncing,
         }
     }
 
@@ -242,7 +297,7 @@ impl<I: Io> GroupCommit<I> {
         self.writer
     }
 
-    /// Writes and syncs what waits, resolves its tickets, and does what appenders ask for.
+    /// Writes what waits and does what appenders ask for.
     pub(crate) fn step(&mut self, core: &Core<I>) -> Next {
         match self.commit(core) {
             Ok(()) if core.has_work.load(Ordering::Relaxed) => Next::Now,
@@ -251,33 +306,41 @@ impl<I: Io> GroupCommit<I> {
         }
     }
 
-    /// As [`GroupCommit::step`], with the reason why it did not work.
+    /// As [`Committer::step`], with the reason why it did not work.
     pub(crate) fn commit(&mut self, core: &Core<I>) -> Result<(), CommitError> {
         if let Some(failure) = core.durability.failure() {
             return Err(CommitError::Failed(failure.clone()));
         }
-        let outcome = self.commit_group(core);
+        let outcome = self.commit_batch(core);
         if let Err(CommitError::Failed(failure)) = &outcome {
             core.fail(failure.clone());
+            // Nothing that waits will ever be written.
+            core.has_work.store(false, Ordering::Relaxed);
         }
         outcome
     }
 
-    fn commit_group(&mut self, core: &Core<I>) -> Result<(), CommitError> {
+    /// Whether a batch is left that has to be tried again.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    fn commit_batch(&mut self, core: &Core<I>) -> Result<(), CommitError> {
         let request = self.take(core)?;
-        let has_group = !self.group.is_empty();
-        if has_group {
-            let parts = [IoSlice::new(&self.group)];
-            let written = self.writer.write_through(&parts).map_err(queue_error);
-            if let Err(error) = written {
+        let has_batch = !self.batch.is_empty();
+        if has_batch {
+            if let Err(error) = self.write_batch() {
                 return Err(self.stick(core, error));
             }
-            self.group.clear();
-            self.group.shrink_to(RETAINED_CAPACITY_MAX);
-            core.advance(core.queue.flushed());
+            self.batch.clear();
+            if self.is_syncing {
+                core.advance(core.queue.flushed());
+            } else {
+                core.arrivals.notify();
+            }
         }
         let outcome = match request {
-            None if has_group => self.reserve_ahead(core),
+            None if has_batch => self.reserve_ahead(core),
             None => Ok(()),
             Some(Request::Reserve(end)) => {
                 let len = end.saturating_sub(self.writer.position());
@@ -293,6 +356,16 @@ impl<I: Io> GroupCommit<I> {
         }
     }
 
+    fn write_batch(&mut self) -> Result<(), QueueError> {
+        let slices = self.batch.slices();
+        let written = if self.is_syncing {
+            self.writer.write_through(&slices)
+        } else {
+            self.writer.write_behind(&slices)
+        };
+        written.map(drop).map_err(queue_error)
+    }
+
     /// Tells what passes by itself from what does not.
     fn sort(&self, core: &Core<I>, error: QueueError) -> CommitError {
         if core.queue.is_poisoned() {
@@ -302,7 +375,7 @@ impl<I: Io> GroupCommit<I> {
         }
     }
 
-    /// The group was not written. If that was for want of space it is tried again, and appenders
+    /// The batch was not written. If that was for want of space it is tried again, and appenders
     /// are told.
     fn stick(&self, core: &Core<I>, error: QueueError) -> CommitError {
         if core.queue.is_poisoned() {
@@ -314,6 +387,8 @@ impl<I: Io> GroupCommit<I> {
                 if let AppendPath::Gathered(gathered) = &mut state.path {
                     gathered.stuck = Some(Arc::clone(&error));
                 }
+                // Nothing can be done before the pause is over.
+                core.has_work.store(false, Ordering::Relaxed);
             }
             Err(failure) => return CommitError::Failed(failure),
         }
@@ -321,19 +396,20 @@ impl<I: Io> GroupCommit<I> {
         CommitError::Full(error)
     }
 
-    /// Takes the waiting bytes, leaving an empty buffer to fill, and the request.
+    /// Takes the waiting bytes, leaving an empty batch to fill, and the request.
     fn take(&mut self, core: &Core<I>) -> Result<Option<Request>, CommitError> {
         let mut state = core.lock_state_or_fail().map_err(CommitError::Failed)?;
         let AppendPath::Gathered(gathered) = &mut state.path else {
             return Ok(None);
         };
-        if self.group.is_empty() {
-            std::mem::swap(&mut gathered.bytes, &mut self.group);
+        if self.batch.is_empty() {
+            std::mem::swap(&mut gathered.waiting, &mut self.batch);
+            gathered.set_worth();
         }
-        gathered.in_flight = self.group.len();
-        core.has_work
-            .store(!gathered.bytes.is_empty(), Ordering::Relaxed);
-        Ok(gathered.request)
+        gathered.in_flight = self.batch.len();
+        core.has_work.store(gathered.is_due(), Ordering::Relaxed);
+        // Behind a batch that was tried before others may wait, which belong to this segment.
+        Ok(gathered.request.filter(|_| gathered.waiting.is_empty()))
     }
 
     /// Lets appenders on.
@@ -352,6 +428,7 @@ impl<I: Io> GroupCommit<I> {
             if request.is_some() {
                 gathered.answer(refusal, position, position + remaining);
             }
+            core.has_work.store(gathered.is_due(), Ordering::Relaxed);
         }
         drop(state);
         core.room.notify_all();
@@ -375,11 +452,13 @@ impl<I: Io> GroupCommit<I> {
         Ok(())
     }
 
-    /// Ends the segment durably and begins the next one. Every gathered record is in the old one:
+    /// Ends the segment, durably in sync mode, and begins the next one. Every gathered record is in the old one:
     /// none are let in while a roll is asked for.
     fn roll(&mut self, core: &Core<I>) -> Result<(), QueueError> {
         end_segment(&mut self.writer)?;
-        core.advance(core.queue.flush(FlushPolicy::All)?);
+        if self.is_syncing {
+            core.advance(core.queue.flush(FlushPolicy::All)?);
+        }
         self.writer.roll()?;
         self.reserve(core.options.allocate_step)
     }

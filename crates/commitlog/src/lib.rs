@@ -88,6 +88,7 @@ pub use message;
 pub use mmap_core;
 
 mod append;
+mod batch;
 mod clock;
 mod core;
 mod cursor;
@@ -106,6 +107,7 @@ mod recovery_start;
 mod scan;
 mod search;
 mod service;
+mod stage;
 mod stale;
 
 pub use append::{Appended, AppendedBatch};
@@ -118,7 +120,8 @@ pub use known::Known;
 pub use log::CommitLog;
 pub use options::{
     CommitLogOptions, DEFAULT_ALLOCATE_STEP, DEFAULT_APPEND_WAIT, DEFAULT_PENDING_LEN_MAX,
-    DEFAULT_SEGMENT_LEN, FlushMode, LogWarmUp, LossWindow, OptionsError,
+    DEFAULT_SEGMENT_LEN, DEFAULT_STAGE_BUFFER_COUNT, DEFAULT_STAGE_BUFFER_LEN, FlushMode,
+    LogWarmUp, LossWindow, OptionsError, StageOptions,
 };
 pub use quarantine::{DirQuarantine, Piece, Place, Quarantine};
 pub use recover::{Cut, Opening, RecoverFrom, RecoveryReport, Tail, Visitor};

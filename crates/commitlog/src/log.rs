@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use message::{EncodeError, Message, Parsed, PreparedRecord, RecordView};
-use mmap_core::{Io, IoError, MapSlice, OsIo, RawMap};
+use mmap_core::{Io, IoError, MapSlice, OsIo, RawMap, StagePool};
 use segment_queue::{SegmentQueue, SegmentWriter, Trimmed};
 
 use crate::append::{Appended, AppendedBatch};
@@ -48,9 +48,11 @@ impl<I: Io> CommitLog<I> {
         queue: Arc<SegmentQueue<I>>,
         writer: SegmentWriter<I>,
         last_store_ms: i64,
+        stage: Option<Arc<StagePool>>,
     ) -> Self {
+        let core = Core::new(options, clock, queue, writer, last_store_ms, stage);
         Self {
-            core: Arc::new(Core::new(options, clock, queue, writer, last_store_ms)),
+            core: Arc::new(core),
         }
     }
 
@@ -77,7 +79,7 @@ impl<I: Io> CommitLog<I> {
     /// and its store time, and copies it to the end of the log.
     ///
     /// In async mode readers may see it on return. In sync mode they see it, and it is durable,
-    /// when the ticket resolves.
+    /// when the ticket resolves. In staged mode they see it when it was committed.
     ///
     /// # Errors
     ///
@@ -138,7 +140,8 @@ impl<I: Io> CommitLog<I> {
     }
 
     /// What readers and dispatch may see: everything below this offset. In async mode what was
-    /// appended, in sync mode and after a failed sync what was synced.
+    /// appended, in staged mode what was committed to the files, in sync mode and after a failed
+    /// sync what was synced.
     pub fn visible(&self) -> u64 {
         self.core.visible()
     }
@@ -151,6 +154,11 @@ impl<I: Io> CommitLog<I> {
     /// The failed sync that ended this log for writers, if one has.
     pub fn failure(&self) -> Option<&Failure> {
         self.core.durability.failure()
+    }
+
+    /// The buffers of staged mode: how many are free, and whether they are locked.
+    pub fn stage_pool(&self) -> Option<&StagePool> {
+        self.core.stage.as_deref()
     }
 
     /// The segment files below this log.
@@ -271,7 +279,7 @@ impl<I: Io> CommitLog<I> {
     ///
     /// # Errors
     ///
-    /// The sync failed, now or earlier; or in sync mode there was no space for what waits.
+    /// The sync failed, now or earlier; or in sync or staged mode there was no space for what waits.
     pub fn flush_now(&self) -> Result<u64, LogError> {
         self.core.flush_all()
     }
@@ -342,10 +350,15 @@ impl<I: Io> CommitLog<I> {
         LogServices::start(&self.core)
     }
 
-    /// One step of the flush service: in async mode a timed flush (RocketMQ:
+    /// One step of the flush service: in async and staged mode a timed flush (RocketMQ:
     /// `FlushRealTimeService`), in sync mode a group commit (`GroupCommitService`).
     pub fn step_flush(&self) -> Next {
         self.core.step_flush()
+    }
+
+    /// One step of the commit service of staged mode (RocketMQ: `CommitRealTimeService`).
+    pub fn step_commit(&self) -> Next {
+        self.core.step_commit()
     }
 
     /// One step of the preallocation of blocks and of the next segments, and of their warm-up
@@ -365,7 +378,7 @@ impl<I: Io> CommitLog<I> {
     /// # Errors
     ///
     /// As [`CommitLog::flush_now`]. The log is closed nevertheless, but for a disk that is full
-    /// in sync mode: then it stays open.
+    /// in sync or staged mode: then it stays open.
     pub fn close(&self) -> Result<u64, LogError> {
         self.core.close()
     }

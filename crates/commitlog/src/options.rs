@@ -20,6 +20,12 @@ pub const DEFAULT_ALLOCATE_STEP: u64 = 16 << 20;
 /// How long an append waits for room in the pending bytes, or for the next segment: 5 s.
 pub const DEFAULT_APPEND_WAIT: Duration = Duration::from_secs(5);
 
+/// Buffers of the stage: 5 (RocketMQ: `transientStorePoolSize`).
+pub const DEFAULT_STAGE_BUFFER_COUNT: usize = 5;
+
+/// Bytes of each: 4 MiB. RocketMQ's are as long as a segment, 1 GiB.
+pub const DEFAULT_STAGE_BUFFER_LEN: usize = 4 << 20;
+
 /// When appended records reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushMode {
@@ -37,6 +43,23 @@ pub enum FlushMode {
         least_pages: u64,
         /// So often everything is flushed, however little
         /// (RocketMQ: `flushCommitLogThoroughInterval`, 10 s).
+        thorough_interval: Duration,
+    },
+    /// Records are acknowledged when they are in a buffer of this process; a service commits them
+    /// to the page cache a little later, and only then can they be read; another one syncs them
+    /// (RocketMQ: `transientStorePoolEnable`). No append waits for the kernel's writing of dirty
+    /// pages.
+    ///
+    /// A crash of the process loses what was not committed ([`FlushMode::kill_window`]), a power
+    /// loss that and what was not synced.
+    Staged {
+        /// The buffers, and when they are committed.
+        stage: StageOptions,
+        /// As in [`FlushMode::Async`], of what is committed.
+        interval: Duration,
+        /// As in [`FlushMode::Async`].
+        least_pages: u64,
+        /// As in [`FlushMode::Async`].
         thorough_interval: Duration,
     },
     /// Records are acknowledged, and readable, after they were synced: nothing acknowledged is
@@ -60,26 +83,51 @@ impl FlushMode {
         }
     }
 
+    /// RocketMQ's `ASYNC_FLUSH` with a transient store pool, and the defaults.
+    pub const fn staged_default() -> Self {
+        Self::Staged {
+            stage: StageOptions::DEFAULT,
+            interval: Duration::from_millis(500),
+            least_pages: 4,
+            thorough_interval: Duration::from_secs(10),
+        }
+    }
+
     /// What a power loss can take of what was acknowledged; `None` in sync mode: nothing.
     pub fn loss_window(&self) -> Option<LossWindow> {
-        let Self::Async {
-            interval,
-            least_pages,
-            thorough_interval,
-        } = *self
-        else {
-            return None;
-        };
-        // The first step of the flush at or behind the thorough interval makes the thorough one.
-        let small_time = match least_pages {
-            0 => interval,
-            _ => thorough_interval.saturating_add(interval),
-        };
-        Some(LossWindow {
-            time: interval,
-            small_time,
-            small_len: least_pages.saturating_add(1) * segment_queue::FLUSH_PAGE_LEN,
-        })
+        match *self {
+            Self::Async {
+                interval,
+                least_pages,
+                thorough_interval,
+            } => Some(LossWindow::new(interval, least_pages, thorough_interval)),
+            Self::Staged {
+                stage,
+                interval,
+                least_pages,
+                thorough_interval,
+            } => {
+                let flush = LossWindow::new(interval, least_pages, thorough_interval);
+                Some(flush.behind(stage.window()))
+            }
+            Self::Sync { .. } => None,
+        }
+    }
+
+    /// What the end of the process can take of what was acknowledged; `None` but in staged mode:
+    /// nothing.
+    pub fn kill_window(&self) -> Option<LossWindow> {
+        match self {
+            Self::Staged { stage, .. } => Some(stage.window()),
+            Self::Async { .. } | Self::Sync { .. } => None,
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Option<&StageOptions> {
+        match self {
+            Self::Staged { stage, .. } => Some(stage),
+            Self::Async { .. } | Self::Sync { .. } => None,
+        }
     }
 
     /// RocketMQ's `SYNC_FLUSH` with its defaults.
@@ -90,16 +138,102 @@ impl FlushMode {
     }
 }
 
-/// What a power loss can take in async mode: what was acknowledged within these times before it,
-/// and while the last sync ran.
+/// The buffers of [`FlushMode::Staged`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageOptions {
+    /// How many there are (RocketMQ: `transientStorePoolSize`). When all are full, or are being
+    /// committed, appends wait for [`CommitLogOptions::append_wait`] at most.
+    /// Default: [`DEFAULT_STAGE_BUFFER_COUNT`].
+    pub buffer_count: usize,
+    /// Bytes of each, made and locked in memory when the log is opened; in whole pages.
+    /// Default: [`DEFAULT_STAGE_BUFFER_LEN`].
+    pub buffer_len: usize,
+    /// Pause between two looks at what is to be committed
+    /// (RocketMQ: `commitIntervalCommitLog`, 200 ms).
+    pub interval: Duration,
+    /// Fewer 4 KiB pages than this are left for later; so many are committed at once
+    /// (RocketMQ: `commitCommitLogLeastPages`, 4).
+    pub least_pages: u64,
+    /// So often everything is committed, however little
+    /// (RocketMQ: `commitCommitLogThoroughInterval`, 200 ms).
+    pub thorough_interval: Duration,
+    /// An append for which no buffer is free is refused at once, and does not wait
+    /// (RocketMQ: `fastFailIfNoBufferInStorePool`). Default: no.
+    pub is_fast_failing: bool,
+}
+
+impl StageOptions {
+    /// RocketMQ's defaults, but for the length of the buffers.
+    pub const DEFAULT: Self = Self {
+        buffer_count: DEFAULT_STAGE_BUFFER_COUNT,
+        buffer_len: DEFAULT_STAGE_BUFFER_LEN,
+        interval: Duration::from_millis(200),
+        least_pages: 4,
+        thorough_interval: Duration::from_millis(200),
+        is_fast_failing: false,
+    };
+
+    fn window(&self) -> LossWindow {
+        let Self {
+            interval,
+            least_pages,
+            thorough_interval,
+            ..
+        } = *self;
+        // Each look is a thorough one then.
+        let is_always_thorough = thorough_interval <= interval;
+        let least_pages = if is_always_thorough { 0 } else { least_pages };
+        LossWindow {
+            last: "a write",
+            ..LossWindow::new(interval, least_pages, thorough_interval)
+        }
+    }
+}
+
+impl Default for StageOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What a power loss, or the end of the process, can take: what was acknowledged within these times
+/// before it, and while the last sync, or write, ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossWindow {
     /// In general.
     pub time: Duration,
-    /// Of less than `small_len` bytes, which may wait for the thorough flush.
+    /// Of less than `small_len` bytes, which may wait for the thorough round.
     pub small_time: Duration,
     /// Bytes.
     pub small_len: u64,
+    /// What may have been running last.
+    last: &'static str,
+}
+
+impl LossWindow {
+    fn new(interval: Duration, least_pages: u64, thorough_interval: Duration) -> Self {
+        // The first step at or behind the thorough interval makes the thorough round.
+        let small_time = match least_pages {
+            0 => interval,
+            _ => thorough_interval.saturating_add(interval),
+        };
+        Self {
+            time: interval,
+            small_time,
+            small_len: least_pages.saturating_add(1) * segment_queue::FLUSH_PAGE_LEN,
+            last: "a sync",
+        }
+    }
+
+    /// The window of what passes through two rounds, one after the other.
+    fn behind(self, first: Self) -> Self {
+        Self {
+            time: self.time.saturating_add(first.time),
+            small_time: self.small_time.saturating_add(first.small_time),
+            small_len: self.small_len.max(first.small_len),
+            last: "a write and a sync",
+        }
+    }
 }
 
 impl fmt::Display for LossWindow {
@@ -108,8 +242,9 @@ impl fmt::Display for LossWindow {
             time,
             small_time,
             small_len,
+            last,
         } = self;
-        write!(f, "the last {time:?} and the time of a sync")?;
+        write!(f, "the last {time:?} and the time of {last}")?;
         if small_time > time {
             write!(f, " ({small_time:?} for less than {small_len} bytes)")?;
         }
@@ -148,8 +283,8 @@ pub struct CommitLogOptions {
     /// included. A single larger record is let in when nothing else waits.
     /// Default: [`DEFAULT_PENDING_LEN_MAX`].
     pub pending_len_max: usize,
-    /// How long an append waits for the next segment, and in sync mode for room, before it is
-    /// refused. Default: [`DEFAULT_APPEND_WAIT`].
+    /// How long an append waits for the next segment, and in sync and staged mode for room, before
+    /// it is refused. Default: [`DEFAULT_APPEND_WAIT`].
     pub append_wait: Duration,
     /// Blocks are allocated in steps of this many bytes, ahead of the writer.
     /// Default: [`DEFAULT_ALLOCATE_STEP`].
@@ -220,6 +355,14 @@ impl CommitLogOptions {
         if self.pending_len_max == 0 {
             return refuse("pending_len_max", 0, "at least 1 byte");
         }
+        if let Some(stage) = self.flush.stage() {
+            if stage.buffer_count == 0 {
+                return refuse("stage.buffer_count", 0, "at least 1");
+            }
+            if stage.buffer_len == 0 {
+                return refuse("stage.buffer_len", 0, "at least 1 byte");
+            }
+        }
         if self.allocate_step == 0 {
             return refuse("allocate_step", 0, "at least 1 byte");
         }
@@ -260,6 +403,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_adds_its_own_window() {
+        assert_eq!(FlushMode::async_default().kill_window(), None);
+        assert_eq!(FlushMode::sync_default().kill_window(), None);
+        let mut mode = FlushMode::staged_default();
+        let text = mode.kill_window().unwrap().to_string();
+        assert_eq!(text, "the last 200ms and the time of a write");
+        let window = mode.loss_window().unwrap();
+        assert_eq!(window.time, Duration::from_millis(700));
+        assert_eq!(window.small_time, Duration::from_millis(10_700));
+        if let FlushMode::Staged { stage, .. } = &mut mode {
+            stage.thorough_interval = Duration::from_secs(1);
+        }
+        let window = mode.kill_window().unwrap();
+        assert_eq!(window.small_time, Duration::from_millis(1_200));
+        assert_eq!(window.small_len, 20_480);
+    }
+
+    #[test]
     fn options_are_checked_by_name() {
         let good = CommitLogOptions::new("x");
         assert_eq!(good.validate(), Ok(()));
@@ -269,5 +430,12 @@ mod tests {
         bad.segment_len = 4096;
         bad.base_when_empty = u64::MAX;
         assert_eq!(bad.validate().unwrap_err().option, "base_when_empty");
+        let mut bad = good.clone();
+        bad.flush = FlushMode::staged_default();
+        assert_eq!(bad.validate(), Ok(()));
+        if let FlushMode::Staged { stage, .. } = &mut bad.flush {
+            stage.buffer_count = 0;
+        }
+        assert_eq!(bad.validate().unwrap_err().option, "stage.buffer_count");
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use message::RecordView;
 use mmap_core::sabotage::{self, Lie};
-use mmap_core::{Io, IoError};
+use mmap_core::{Io, IoError, StagePool};
 use segment_queue::{
     Damage, DamagePolicy, FlushPolicy, Layout, SegmentQueue, SegmentQueueOptions, SegmentWriter,
 };
@@ -50,6 +50,8 @@ pub struct Opening<I: Io> {
     queue: Arc<SegmentQueue<I>>,
     writer: SegmentWriter<I>,
     damaged: Vec<Damage>,
+    /// The buffers of staged mode.
+    stage: Option<Arc<StagePool>>,
 }
 
 /// How a log is recovered.
@@ -154,13 +156,18 @@ impl<I: Io> CommitLog<I> {
     ///
     /// # Errors
     ///
-    /// An option that cannot be used; a foreign or missing file, or one of another length.
+    /// An option that cannot be used; a foreign or missing file, or one of another length; no memory
+    /// for the buffers of staged mode.
     pub fn open(
         io: I,
         options: CommitLogOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Opening<I>, LogError> {
         options.validate()?;
+        let stage = match options.flush.stage() {
+            Some(stage) => Some(StagePool::new(stage.buffer_count, stage.buffer_len)?.into()),
+            None => None,
+        };
         let mut segments = SegmentQueueOptions::new(&options.dir, options.segment_len);
         segments.allocate_step = options.allocate_step;
         segments.base_when_empty = options.base_when_empty;
@@ -176,6 +183,7 @@ impl<I: Io> CommitLog<I> {
             clock,
             queue,
             writer,
+            stage,
         })
     }
 }
@@ -258,6 +266,7 @@ impl<I: Io> Opening<I> {
             self.queue,
             self.writer,
             last_store_ms,
+            self.stage,
         );
         if let Some(reason) = &report.read_only {
             log.refuse_appends(Failure::read_only(reason.clone()));

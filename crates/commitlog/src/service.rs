@@ -27,7 +27,8 @@ pub enum Next {
     OnWake,
 }
 
-/// The threads of one log: flush, preallocation, and in sync mode the watcher of deadlines.
+/// The threads of one log: flush, preallocation, in sync mode the watcher of deadlines, in staged
+/// mode the commit.
 ///
 /// Dropping it stops and joins them. What was appended stays; [`CommitLog::close`] flushes it.
 ///
@@ -57,6 +58,9 @@ impl<I: Io> LogServices<I> {
         services.spawn("log-prepare", run_prepare)?;
         if core.sync_timeout.is_some() {
             services.spawn("log-deadline", run_deadlines)?;
+        }
+        if core.stage.is_some() {
+            services.spawn("log-commit", run_commit)?;
         }
         Ok(services)
     }
@@ -101,9 +105,30 @@ impl<I: Io> Drop for LogServices<I> {
 }
 
 fn run_flush<I: Io>(core: &Arc<Core<I>>, stop: &Stop) {
+    if core.sync_timeout.is_some() {
+        run_on_work(core, stop, Core::step_flush);
+        return;
+    }
     let stopped = || stop.is_set.load(Ordering::Acquire);
     while !stopped() {
         let pause = match core.step_flush() {
+            Next::Now => continue,
+            Next::After(pause) => pause,
+            Next::OnWake => Duration::MAX,
+        };
+        stop.event.wait(pause, stopped);
+    }
+}
+
+fn run_commit<I: Io>(core: &Arc<Core<I>>, stop: &Stop) {
+    run_on_work(core, stop, Core::step_commit);
+}
+
+/// Steps the owner of the segment writer, by time and when there is work.
+fn run_on_work<I: Io>(core: &Core<I>, stop: &Stop, step: fn(&Core<I>) -> Next) {
+    let stopped = || stop.is_set.load(Ordering::Acquire);
+    while !stopped() {
+        let pause = match step(core) {
             Next::Now => continue,
             Next::After(pause) => pause,
             Next::OnWake => Duration::MAX,

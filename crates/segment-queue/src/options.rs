@@ -147,9 +147,7 @@ pub enum FlushPolicy {
 }
 
 impl FlushPolicy {
-    /// Whether what lies between the two offsets is worth it, in a queue with segments of this
-    /// length.
-    pub fn is_due(self, flushed: u64, published: u64, segment_len: u64) -> bool {
+    pub(crate) fn is_due(self, flushed: u64, published: u64, segment_len: u64) -> bool {
         match self {
             _ if published <= flushed => false,
             Self::All | Self::LeastPages(0) => true,

@@ -9,11 +9,15 @@ use message::{CrcProperty, Parsed, RecordView, SysFlag};
 use mmap_core::SimIo;
 
 use crate::common::{
-    Opened, SEGMENT_LEN, START_MS, TestClock, from_start, message, open, options, record_len,
-    try_open, visible_records,
+    Opened, SEGMENT_LEN, STAGED, START_MS, TestClock, from_start, message, open, options,
+    record_len, try_open, visible_records,
 };
 
-const MODES: [FlushMode; 2] = [FlushMode::async_default(), FlushMode::sync_default()];
+const MODES: [FlushMode; 3] = [
+    FlushMode::async_default(),
+    FlushMode::sync_default(),
+    STAGED,
+];
 
 #[test]
 fn records_follow_each_other_and_roll_behind_a_blank_record() {

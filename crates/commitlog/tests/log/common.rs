@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use commitlog::{
     CallerError, Clock, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
-    LogError, RecoverFrom, RecoveryReport, Tail,
+    LogError, RecoverFrom, RecoveryReport, StageOptions, Tail,
 };
 use message::{Message, Parsed, RecordView, SysFlag};
 use mmap_core::{Io, SimIo};
@@ -112,6 +112,20 @@ pub(crate) fn message<'a>(queue_id: i32, body: &'a [u8], properties: &'a [u8]) -
 pub(crate) fn record_len(body: &[u8], properties: &[u8]) -> u64 {
     (91 + "TopicTest".len() + body.len() + properties.len()) as u64
 }
+
+/// Staged mode with buffers of a page, of which every step of the commit commits all.
+pub(crate) const STAGED: FlushMode = FlushMode::Staged {
+    stage: StageOptions {
+        buffer_count: 3,
+        buffer_len: 4096,
+        interval: Duration::ZERO,
+        thorough_interval: Duration::ZERO,
+        ..StageOptions::DEFAULT
+    },
+    interval: Duration::from_millis(500),
+    least_pages: 4,
+    thorough_interval: Duration::from_secs(10),
+};
 
 pub(crate) fn options(flush: FlushMode) -> CommitLogOptions {
     let mut options = CommitLogOptions::new("/store/commitlog");

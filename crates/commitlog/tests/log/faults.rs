@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use commitlog::{AppendError, FlushError, FlushMode, LogError, QueueCursor};
 use mmap_core::SimIo;
 
-use crate::common::{Opened, message, open, visible_records};
+use crate::common::{Opened, STAGED, message, open, visible_records};
 
 #[test]
 fn the_first_failed_sync_ends_a_sync_log() {
@@ -63,7 +63,11 @@ fn the_first_failed_sync_ends_an_async_log() {
 
 #[test]
 fn a_full_disk_refuses_and_writing_resumes_by_itself() {
-    for mode in [FlushMode::async_default(), FlushMode::sync_default()] {
+    for mode in [
+        FlushMode::async_default(),
+        FlushMode::sync_default(),
+        STAGED,
+    ] {
         let io = SimIo::new(5);
         let Opened { log, .. } = open(&io, mode);
         let queue = QueueCursor::new(0);
@@ -103,7 +107,11 @@ fn a_full_disk_refuses_and_writing_resumes_by_itself() {
 /// Whatever operation fails first: nothing acknowledged is missing, and the log can be opened.
 #[test]
 fn any_operation_may_fail() {
-    for mode in [FlushMode::async_default(), FlushMode::sync_default()] {
+    for mode in [
+        FlushMode::async_default(),
+        FlushMode::sync_default(),
+        STAGED,
+    ] {
         for nth in 1..60 {
             let io = SimIo::new(nth);
             let Opened { log, .. } = open(&io, mode);

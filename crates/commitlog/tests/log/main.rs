@@ -14,3 +14,4 @@ mod faults;
 mod holes;
 mod model;
 mod recover;
+mod stage;

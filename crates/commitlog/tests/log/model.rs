@@ -6,8 +6,8 @@ use mmap_core::{CrashStyle, SimIo};
 use proptest::prelude::*;
 
 use crate::common::{
-    Opened, Record, SEGMENT_LEN, START_MS, TestClock, from_start, message, options, record_len,
-    try_open, visible_records,
+    Opened, Record, SEGMENT_LEN, STAGED, START_MS, TestClock, from_start, message, options,
+    record_len, try_open, visible_records,
 };
 
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ enum Operation {
     },
     Flush,
     Prepare,
+    Commit,
     /// Close, and open by what a clean stop knows.
     Restart,
     /// The process ends without a word, and is started again.
@@ -36,6 +37,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(queue_id, lens)| Operation::Batch { queue_id, lens }),
         2 => Just(Operation::Flush),
         1 => Just(Operation::Prepare),
+        2 => Just(Operation::Commit),
         1 => Just(Operation::Restart),
         1 => Just(Operation::Kill),
     ]
@@ -124,6 +126,9 @@ fn check(flush: FlushMode, operations: &[Operation]) {
             Operation::Prepare => {
                 log.step_prepare();
             }
+            Operation::Commit => {
+                log.step_commit();
+            }
             Operation::Restart | Operation::Kill => {
                 let mut from = from_start();
                 if matches!(operation, Operation::Restart) {
@@ -148,9 +153,13 @@ fn check(flush: FlushMode, operations: &[Operation]) {
             }
         }
         assert_eq!(log.max_offset(), model.end);
-        if matches!(flush, FlushMode::Async { .. }) {
+        let is_staged = matches!(flush, FlushMode::Staged { .. });
+        if matches!(flush, FlushMode::Async { .. })
+            || (is_staged && matches!(operation, Operation::Commit))
+        {
             assert_eq!(log.visible(), model.end);
         }
+        assert!(log.flushed() <= log.visible() && log.visible() <= model.end);
     }
     log.flush_now().unwrap();
     assert_eq!(visible_records(&log), model.records);
@@ -162,6 +171,11 @@ proptest! {
     #[test]
     fn an_async_log_is_a_list_of_records(operations in prop::collection::vec(operation(), 1..60)) {
         check(FlushMode::async_default(), &operations);
+    }
+
+    #[test]
+    fn a_staged_log_is_a_list_of_records(operations in prop::collection::vec(operation(), 1..60)) {
+        check(STAGED, &operations);
     }
 
     #[test]
