@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use mmap_core::WarmUp;
+use mmap_core::{StagePool, WarmUp};
 use remoting::body::{
     RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper, register_body_crc,
 };
@@ -18,7 +18,7 @@ use remoting::header::{RegisterBrokerRequestHeader, UnRegisterBrokerRequestHeade
 use remoting::{Command, RequestCode, json};
 use store::{
     DelayLevels, FlushMode, IndexOptions, LogWarmUp, MessageStore, OpenReport, ReadLimits,
-    StoreOptions,
+    StageOptions, StoreOptions,
 };
 use tokio::task::JoinHandle;
 
@@ -131,6 +131,7 @@ impl Node {
         let (store, report) = MessageStore::open_showing(options, &Bar::new())
             .with_context(|| format!("cannot open the store in {}", root.display()))?;
         recovery::tell(&report);
+        tell_of_stage(&store, config.store.stage);
         let changes = Changes::new(name_servers.len());
         let broker = Broker::new(
             config,
@@ -420,6 +421,19 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
         ..IndexOptions::DEFAULT
     });
     options.flush = match from.flush_disk {
+        FlushDisk::Async if from.stage => FlushMode::Staged {
+            stage: StageOptions {
+                buffer_count: from.stage_buffer_count,
+                interval: from.commit_interval,
+                least_pages: u64::from(from.commit_least_pages),
+                thorough_interval: from.commit_thorough_interval,
+                is_fast_failing: from.stage_fast_fail,
+                ..StageOptions::DEFAULT
+            },
+            interval: from.flush_interval,
+            least_pages: u64::from(from.flush_least_pages),
+            thorough_interval: from.flush_thorough_interval,
+        },
         FlushDisk::Async => FlushMode::Async {
             interval: from.flush_interval,
             least_pages: u64::from(from.flush_least_pages),
@@ -457,6 +471,17 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
     Ok(options)
 }
 
+/// Says what is not as the configuration asks for.
+fn tell_of_stage(store: &MessageStore, is_asked_for: bool) {
+    let pool = store.log().stage_pool();
+    if is_asked_for && pool.is_none() {
+        tracing::warn!("transientStorePoolEnable has no effect with SYNC_FLUSH");
+    }
+    if let Some(refusal) = pool.and_then(StagePool::lock_refusal) {
+        tracing::warn!(%refusal, "the transient store pool may be swapped out");
+    }
+}
+
 fn durability(flush: &FlushMode) -> String {
     if let FlushMode::Sync { timeout } = flush {
         return format!(
@@ -464,8 +489,12 @@ fn durability(flush: &FlushMode) -> String {
         );
     }
     let window = flush.loss_window().map(|window| window.to_string());
+    let killed = flush.kill_window().map_or_else(
+        || "loses nothing".to_owned(),
+        |window| format!("loses what was acknowledged in {window}"),
+    );
     format!(
-        "ASYNC_FLUSH: a killed process loses nothing; a power loss can take what was acknowledged in {}",
+        "ASYNC_FLUSH: a killed process {killed}; a power loss can take what was acknowledged in {}",
         window.unwrap_or_default()
     )
 }

@@ -188,3 +188,23 @@ fn a_node_that_stops_while_pulls_are_held_leaves_its_store_to_the_next() {
     assert_eq!(client.send("T", "more"), 1);
     again.stop();
 }
+
+#[test]
+fn a_staged_store_is_sent_to_and_pulled_from_and_reopened() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..2 {
+        let node = run(dir.path(), |config| {
+            config.store.stage = true;
+            config.store.stage_buffer_count = 2;
+        });
+        let mut client = node.connect();
+        let offset = client.send("TopicTest", &format!("message {round}"));
+        assert_eq!(offset, round);
+        // Held until the commit has brought it to the log.
+        client.post_pull(7, "TopicTest", offset, Duration::from_secs(15));
+        let answer = client.receive();
+        assert_eq!(answer.response_code(), ResponseCode::SUCCESS);
+        drop(client);
+        node.stop();
+    }
+}

@@ -89,7 +89,7 @@ pub use clean::{
 };
 pub use commitlog::{
     AppendError, Appended, AppendedBatch, CallerError, Clock, Durable, FlushError, FlushMode,
-    LogWarmUp, PutTicket, RecoveryReport, SystemClock,
+    LogWarmUp, PutTicket, RecoveryReport, StageOptions, SystemClock,
 };
 pub use consumequeue::{Boundary, Entry};
 pub use delay::{DELAY_LEVELS_DEFAULT, DelayLevelError, DelayLevels};

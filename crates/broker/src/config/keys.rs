@@ -252,6 +252,28 @@ const USED: &[Key] = &[
         store.recovery_policy,
         recovery_policy
     ),
+    key!("transientStorePoolEnable", store.stage, flag),
+    key!(
+        "transientStorePoolSize",
+        store.stage_buffer_count,
+        number(1, 100_000)
+    ),
+    key!("fastFailIfNoBufferInStorePool", store.stage_fast_fail, flag),
+    key!(
+        "commitIntervalCommitLog",
+        store.commit_interval,
+        millis(1, 3_600_000)
+    ),
+    key!(
+        "commitCommitLogLeastPages",
+        store.commit_least_pages,
+        number(0, 1_000_000)
+    ),
+    key!(
+        "commitCommitLogThoroughInterval",
+        store.commit_thorough_interval,
+        millis(1, 86_400_000)
+    ),
     key!("warmMapedFileEnable", store.warm_mapped_file, flag),
     key!(
         "flushLeastPagesWhenWarmMapedFile",
@@ -574,8 +596,8 @@ clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout clientManageThreadPoo
 clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
 clientRequestThreadPoolQueueCapacity clusterTest coldDataFlowControlEnable coldDataScanEnable
 combineAssignOffsetCQType combineCQLoadingCQTypes combineCQMaxExtraSearchCommitLogFiles
-combineCQPreferCQType commercialEnable commitCommitLogLeastPages commitCommitLogThoroughInterval
-commitIntervalCommitLog commitLogForceSwapMapInterval commitLogSwapMapInterval
+combineCQPreferCQType commercialEnable
+commitLogForceSwapMapInterval commitLogSwapMapInterval
 commitLogSwapMapReserveFileNum compactionCqMappedFileSize compactionMappedFileSize
 compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv compressedRegister
 configBlackList configManagerVersion configStorePath connectTimeoutMillis
@@ -597,7 +619,7 @@ enableScheduleAsyncDeliver enableScheduleMessageStats enableShutdownGracefully
 enableSingleTopicRegister enableSkipLongAwaitingAck enableSlaveActingMaster enableSplitMetadata
 enableSplitRegistration enableTopicList endTransactionPoolQueueCapacity
 endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
-fastFailIfNoBufferInStorePool fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
+fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
 filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed flushConsumeQueueLeastPages
 flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
 forceRegister forceVerifyPropCRC forwardTimeout
@@ -646,8 +668,8 @@ timerInterceptDelayLevel timerMaxDelaySec timerMetricSmallThreshold timerPrecisi
 timerProgressLogIntervalMs timerPutMessageThreadNum timerRollWindowSlot timerSkipUnknownError
 timerStopDequeue timerStopEnqueue timerWarmEnable timerWheelEnable topicQueueLockNum
 totalReplicas transactionCheckInterval transactionCheckMax transactionOpBatchInterval
-transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap transientStorePoolEnable
-transientStorePoolSize travelCqFileNumWhenGetMessage unRegisterBrokerQueueCapacity useABSLock
+transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap
+travelCqFileNumWhenGetMessage unRegisterBrokerQueueCapacity useABSLock
 useReentrantLockWhenPutMessage useServerSideResetOffset useTLS
 validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue
 waitTimeMillsInAdminBrokerQueue waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue

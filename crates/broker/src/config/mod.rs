@@ -213,6 +213,19 @@ pub struct StoreConfig {
     pub index: bool,
     /// `flushDiskType`.
     pub flush_disk: FlushDisk,
+    /// `transientStorePoolEnable`: records wait in locked buffers, which a thread commits to the log.
+    /// In async mode only.
+    pub stage: bool,
+    /// `transientStorePoolSize`: buffers of 4 MiB, not of a whole file.
+    pub stage_buffer_count: usize,
+    /// `fastFailIfNoBufferInStorePool`.
+    pub stage_fast_fail: bool,
+    /// `commitIntervalCommitLog`.
+    pub commit_interval: Duration,
+    /// `commitCommitLogLeastPages`.
+    pub commit_least_pages: u32,
+    /// `commitCommitLogThoroughInterval`.
+    pub commit_thorough_interval: Duration,
     /// `warmMapedFileEnable` (sic): whole files of the log are warmed up by touching each page, unless
     /// `foliomq.commitLogWarmUp` says otherwise.
     pub warm_mapped_file: bool,
@@ -500,6 +513,12 @@ impl Default for StoreConfig {
             index_entry_count_max: 20_000_000,
             index: true,
             flush_disk: FlushDisk::Async,
+            stage: false,
+            stage_buffer_count: 5,
+            stage_fast_fail: false,
+            commit_interval: Duration::from_millis(200),
+            commit_least_pages: 4,
+            commit_thorough_interval: Duration::from_millis(200),
             warm_mapped_file: false,
             warm_least_pages: 4096,
             log_warm_up: None,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use message::names::topic as topic_names;
-use mmap_core::{Io, OsIo, Space, counters};
+use mmap_core::{Io, OsIo, Space, StagePool, counters};
 use remoting::body::{
     ConsumeStats, KVTable, OffsetWrapper, QueryConsumeTimeSpanBody, QueueTimeSpan,
 };
@@ -161,7 +161,6 @@ pub fn runtime(broker: &Arc<Broker>, exchange: &mut Exchange<'_>) -> Outcome {
         "msgPutTotalTodayMorning",
         "msgPutTotalYesterdayMorning",
         "pageCacheLockTimeMills",
-        "remainTransientStoreBufferNumbs",
         "startAcceptSendRequestTimeStamp",
         "timerCongestNum",
         "timerOffsetBehind",
@@ -169,6 +168,11 @@ pub fn runtime(broker: &Arc<Broker>, exchange: &mut Exchange<'_>) -> Outcome {
     ] {
         table.insert(name.to_owned(), "0".to_owned());
     }
+    let stage = broker.store.log().stage_pool();
+    table.insert(
+        "remainTransientStoreBufferNumbs".to_owned(),
+        stage.map_or(0, StagePool::available).to_string(),
+    );
     for name in ["timerDequeueTps", "timerEnqueueTps"] {
         table.insert(name.to_owned(), "0.0".to_owned());
     }
