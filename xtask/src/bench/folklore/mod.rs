@@ -1,9 +1,11 @@
 //! `cargo xtask bench folklore`: what the field says of mapped memory, tried: that it suits large
-//! files, that it suffers beside busy processors, and what each piece of advice to the kernel does.
+//! files, that it suffers beside busy processors, what each piece of advice to the kernel does, and what
+//! private mappings cost.
 //! docs/mapped-memory.md has the verdicts.
 
 mod advice;
 mod busy;
+mod private;
 mod sizes;
 
 use anyhow::Result;
@@ -35,5 +37,6 @@ pub(super) fn run(arguments: &FolkloreArguments) -> Result<()> {
     sizes::measure(common, dir.path(), &mut report)?;
     busy::measure(common, dir.path(), &mut report)?;
     advice::measure(common, dir.path(), &mut report)?;
+    private::measure(common, dir.path(), &mut report)?;
     report.finish(common)
 }
