@@ -146,11 +146,20 @@ fn magic_places(bytes: &[u8]) -> Vec<usize> {
         let magic = u32::from_be_bytes(*bytes);
         magic == MAGIC_BLANK || Version::from_magic(magic).is_some()
     };
-    let windows = bytes.windows(MAGIC_POSITION + MAGIC_LEN).enumerate();
-    windows
-        .filter_map(|(place, window)| {
-            let magic = window.last_chunk::<MAGIC_LEN>()?;
-            is_known(magic).then_some(place)
-        })
-        .collect()
+    let mut places = Vec::new();
+    for (number, chunk) in bytes.chunks(CHUNK_LEN).enumerate() {
+        // Behind a log's end are zeros mostly, and no magic number begins with one.
+        if chunk.iter().fold(0, |all, byte| all | byte) == 0 {
+            continue;
+        }
+        let first = number * CHUNK_LEN;
+        let magic_at = |at: &usize| bytes.get(*at..).and_then(<[u8]>::first_chunk);
+        let found = (first.max(MAGIC_POSITION)..first + chunk.len())
+            .filter(|at| magic_at(at).is_some_and(is_known));
+        places.extend(found.map(|at| at - MAGIC_POSITION));
+    }
+    places
 }
+
+/// Bytes that are looked at together for whether all are zero.
+const CHUNK_LEN: usize = 256;

@@ -135,6 +135,11 @@ impl<I: Io> MappedIndex<I> {
         Ok(())
     }
 
+    /// What the file holds may not be durable, though nothing was put to it here.
+    pub(crate) fn mark_dirty(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
     /// Makes durable what was put.
     pub(crate) fn sync(&self) -> Result<(), IoError> {
         // The mark follows the count, so a full file is synced whatever the mark says: this is

@@ -70,6 +70,13 @@ pub enum OpenPolicy {
         /// `indexMsgTimestamp`, Unix time in milliseconds.
         checkpoint_timestamp_ms: i64,
     },
+    /// The process was killed and the machine has run on, so that every file holds what was put:
+    /// they are taken as they are, but that the message with which they end may lack keys. Not to
+    /// be chosen after a sync has failed: then the kernel may have dropped pages.
+    Killed {
+        /// Files whose last message was stored after this time are synced by the next flush.
+        checkpoint_timestamp_ms: i64,
+    },
 }
 
 /// What opening an index found and did.

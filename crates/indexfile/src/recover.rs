@@ -97,6 +97,13 @@ fn is_broken<I: Io>(io: &I, path: &Path, len: u64, layout: Layout) -> Result<boo
     Ok(u32::from_be_bytes(newest) == next_entry - 1)
 }
 
+/// Whether a file is not known to be durable. The checkpoint moves when a full file has been synced;
+/// the next may end in the same millisecond. A file that is not full may have lost anything, its
+/// header's times included.
+pub(crate) fn is_in_doubt<I: Io>(file: &IndexFile<I>, checkpoint_timestamp_ms: i64) -> bool {
+    file.header().end_timestamp_ms >= checkpoint_timestamp_ms || !file.is_full()
+}
+
 impl<I: Io> Recovery<I> {
     /// Checks the files that were not known to be durable. From the first that is not whole, the
     /// rest of the index is cut off: behind a gap, nobody knows what is missing. `gone` are the
@@ -116,10 +123,7 @@ impl<I: Io> Recovery<I> {
         let mut first_doubtful = None;
         for file in files {
             let header = file.header();
-            // The checkpoint moves when a full file has been synced; the next may end in the same
-            // millisecond. A file that is not full may have lost anything, its header's times
-            // included.
-            suspicious |= header.end_timestamp_ms >= checkpoint_timestamp_ms || !file.is_full();
+            suspicious |= is_in_doubt(&file, checkpoint_timestamp_ms);
             if !suspicious {
                 recovery.files.push(file);
                 continue;

@@ -14,7 +14,7 @@ use crate::key::key_hash;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-use crate::recover::{Recovery, last_agrees, last_used, load, remove, remove_all};
+use crate::recover::{Recovery, is_in_doubt, last_agrees, last_used, load, remove, remove_all};
 use crate::select::{self, IndexRead, TimeRange};
 
 /// Full files that may stay mapped until a flush; the put that begins one more flushes first.
@@ -138,6 +138,18 @@ impl<I: Io> IndexService<I> {
                 report.resume_offset = Some(resume_offset(&recovery.files));
                 report.suspects = recovery.suspects;
                 recovery.files
+            }
+            OpenPolicy::Killed {
+                checkpoint_timestamp_ms,
+            } => {
+                remove_all(&io, gone)?;
+                for file in &loaded.files {
+                    if is_in_doubt(file, checkpoint_timestamp_ms) {
+                        file.mapped(&io)?.mark_dirty();
+                    }
+                }
+                report.resume_offset = Some(resume_offset(&loaded.files));
+                loaded.files
             }
         };
         report.suspects.extend(broken);

@@ -215,6 +215,9 @@ impl<I: Io> Derived<I> {
         let begun = clock.monotonic();
         let index_policy = match last_exit {
             LastExit::Clean => indexfile::OpenPolicy::Clean,
+            LastExit::Unclean if found.is_power_kept => indexfile::OpenPolicy::Killed {
+                checkpoint_timestamp_ms: found.times.index_ms,
+            },
             LastExit::Unclean => indexfile::OpenPolicy::Unclean {
                 checkpoint_timestamp_ms: found.times.index_ms,
             },

@@ -37,6 +37,17 @@ impl<I: Io> Core<I> {
         }
     }
 
+    /// A sync of the index has failed: what is in memory of its files proves nothing any more. The
+    /// next start is to take the end of this process for that of the machine.
+    pub(crate) fn forget_run(&self) {
+        let mut file = self.lock_state();
+        let Some(open) = file.as_mut() else { return };
+        if let Err(error) = open.forget_run() {
+            tracing::warn!(%error, "the store's own state is not kept any more");
+            *file = None;
+        }
+    }
+
     /// The last dispatched record.
     fn newest_record(&self) -> Option<Anchor> {
         let slice = self.log.record_at(self.dispatcher.last_record()?).ok()?;

@@ -154,6 +154,18 @@ impl<I: Io> StateFile<I> {
         }
     }
 
+    /// Forgets which run of the machine the state is of.
+    ///
+    /// # Errors
+    /// The old state is still there.
+    pub(crate) fn forget_run(&mut self) -> Result<(), IoError> {
+        let last = self.last.clone();
+        self.save(&State {
+            boot_id: String::new(),
+            ..last
+        })
+    }
+
     /// Writes and syncs the state, if it is another than the last one.
     ///
     /// # Errors

@@ -158,8 +158,11 @@ impl<I: Io> MessageStore<I> {
             dispatching: Mutex::default(),
             no_space: Mutex::default(),
         };
-        // The machine's run, and that everything is synced up to here. The service tries again.
-        if let Err(error) = core.step_flush_derived() {
+        // The machine's run, and that everything is synced up to here. The service tries again; in
+        // the run of before it comes early enough.
+        if !report.is_power_kept
+            && let Err(error) = core.step_flush_derived()
+        {
             tracing::warn!(%error, "cannot sync queues, index or checkpoint");
         }
         Ok((
@@ -628,6 +631,9 @@ impl<I: Io> Core<I> {
             None => Ok(()),
         };
         self.note(health::INDEX_SYNC, &index);
+        if index.is_err() {
+            self.forget_run();
+        }
         let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         if self.log.flushed() >= mark.offset {
             self.checkpoint.advance_physic(mark.store_ms);
