@@ -14,7 +14,9 @@ use crate::key::key_hash;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-use crate::recover::{Recovery, is_in_doubt, last_agrees, last_used, load, remove, remove_all};
+use crate::recover::{
+    Recovery, has_uncounted, is_in_doubt, last_agrees, last_used, load, remove, remove_all,
+};
 use crate::select::{self, IndexRead, TimeRange};
 
 /// Full files that may stay mapped until a flush; the put that begins one more flushes first.
@@ -125,6 +127,15 @@ impl<I: Io> IndexService<I> {
             kept_count: 0,
             removed: true,
         });
+        let policy = match policy {
+            // The one put that was under way has to be found and taken back.
+            OpenPolicy::Killed {
+                checkpoint_timestamp_ms,
+            } if has_uncounted(&io, &loaded.files)? => OpenPolicy::Unclean {
+                checkpoint_timestamp_ms,
+            },
+            policy => policy,
+        };
         let mut files = match policy {
             OpenPolicy::Clean => {
                 remove_all(&io, gone)?;

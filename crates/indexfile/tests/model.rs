@@ -309,6 +309,38 @@ fn what_a_repair_leaves_the_next_one_leaves_too() {
     assert!(repaired[0] == repaired[1]);
 }
 
+/// Found on a simulated machine: the second key of a message passed for put, because its slot led to an
+/// entry that nobody had counted, and the third one took its place.
+#[test]
+fn a_put_that_was_not_counted_is_put_again() {
+    let io = SimIo::new(5);
+    let dir = Path::new("/index");
+    let open = |policy| IndexService::open(io.clone(), dir, OPTIONS, policy).unwrap();
+    let put = |index: &IndexService<SimIo>, key: &str| {
+        index.put("T", key, 7, START_MS + 7).unwrap();
+    };
+    let (index, _) = open(OpenPolicy::Clean);
+    index.put("T", "k0", 3, START_MS).unwrap();
+    put(&index, "k1");
+    put(&index, "k2");
+    drop(index);
+    let path = dir.join(&io.list(dir).unwrap()[0].name);
+    let file = io.open(&path, Access::ReadWrite).unwrap();
+    file.write_all_at(&3_u32.to_be_bytes(), 36).unwrap();
+    let (index, report) = open(OpenPolicy::Killed {
+        checkpoint_timestamp_ms: 0,
+    });
+    let keys = ["k1", "k2", "k3"];
+    if report.resume_offset < Some(7) {
+        index.put("T", "k0", 3, START_MS).unwrap();
+    }
+    keys.iter().for_each(|key| put(&index, key));
+    for key in keys {
+        let found = index.query("T", key, 10, 0, i64::MAX).unwrap();
+        assert_eq!(found, [7], "{key}");
+    }
+}
+
 /// Found by power cuts: of a file in the middle the name was left and nothing else, and its messages
 /// were taken for those of the files behind it, which were there.
 #[test]

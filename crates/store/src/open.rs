@@ -123,7 +123,13 @@ pub(crate) fn open<I: Io>(
     if !is_read_only {
         marked?;
     }
-    if !is_read_only {
+    // In the run of the machine that it was written in, what was remembered is as true as before,
+    // and the queues, which may be many, are synced in their own time.
+    let is_as_before = found.is_power_kept
+        && recovery.cut.is_none()
+        && recovery.holes.is_empty()
+        && redispatch.check.faults().is_empty();
+    if !is_read_only && !is_as_before {
         settling.remember_queues();
     }
     let checkpoint = Checkpoint::open(io, &options.root)?;
