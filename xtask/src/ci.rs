@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{bench, test, tidy, workspace};
+use crate::{bench, miri, test, tidy, workspace};
 
 /// Runs the steps in the order of what fails fastest; the first failure ends the run.
 pub fn run() -> Result<()> {
@@ -15,6 +15,9 @@ pub fn run() -> Result<()> {
     step("lints", || {
         let lint_wall = ["--", "-D", "warnings"];
         workspace::cargo(&[&["clippy", "--workspace", "--all-targets"][..], &lint_wall].concat())
+    })?;
+    step("miri-quick", || {
+        miri::run(&miri::MiriArguments { quick: true })
     })?;
     step("bench-quick", bench::run_quick)?;
     test::run(&test::TestArguments::default())

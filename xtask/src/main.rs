@@ -10,6 +10,7 @@ mod ci;
 #[cfg(feature = "fault")]
 mod fault;
 mod interop;
+mod miri;
 mod process;
 mod test;
 mod tidy;
@@ -38,6 +39,8 @@ enum Command {
     /// Faults that are real: crashes, damage, and suites that must notice planted lies.
     #[command(subcommand)]
     Fault(fault::FaultCommand),
+    /// The unsafe code that needs no real mapping, under Miri (nightly).
+    Miri(miri::MiriArguments),
     /// The checks of the workspace's shape: layers, dependency counts, examples, sources.
     Tidy,
     /// Unit tests, doc tests and the interop suites against the real clients, brokers and stores.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         #[cfg(feature = "fault")]
         Command::Fault(command) => fault::run(&command),
+        Command::Miri(arguments) => miri::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => test::run(&arguments),
     };

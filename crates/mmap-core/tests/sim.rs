@@ -1,5 +1,5 @@
 //! The simulated device: regions on it, and what it forgets. Also run under Miri:
-//! `cargo +nightly miri test -p mmap-core --features sim sim`.
+//! `cargo xtask miri`.
 #![cfg(feature = "sim")]
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use common::{append_op, cell_op, check_append, check_cells, check_concurrent_readers, pattern};
 use mmap_core::{
     Access, AppendRegion, CellRegion, CrashStyle, FileKind, Io, IoFile, LockError, RawMap, SimIo,
+    WarmUp, warm_up,
 };
 use proptest::prelude::*;
 
@@ -126,6 +127,69 @@ fn sim_sync_beside_an_appender_is_no_race() {
         }
     });
     assert_eq!(cells.load_u64(8, Ordering::Acquire), 19);
+}
+
+/// The last holder of a mapping, on whichever thread, gives it back, and nobody before.
+#[test]
+fn sim_mappings_are_retired_by_whoever_is_last() {
+    let io = new_device(8);
+    let file = io.create(&Path::new(DIR).join("f"), 8192).unwrap();
+    let map = file.map(0, 8192, Access::ReadWrite).unwrap();
+    let (region, mut appender) = AppendRegion::new(map, 0);
+    std::thread::scope(|scope| {
+        for start in [0, 1000, 2000] {
+            let region = std::sync::Arc::clone(&region);
+            scope.spawn(move || {
+                let slice = loop {
+                    match region.slice(start..start + 1000) {
+                        Some(slice) => break slice,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                drop(region);
+                assert_eq!(*slice, pattern(3000, 0)[start..start + 1000]);
+            });
+        }
+        drop(region);
+        for part in pattern(3000, 0).chunks(500) {
+            appender.write(&[part]).unwrap();
+            appender.publish();
+        }
+        drop(appender);
+    });
+    // A file that is mapped cannot change its length on this device.
+    file.set_len(4096).unwrap();
+}
+
+#[test]
+fn sim_warm_up_changes_nothing_that_is_there() {
+    let io = new_device(9);
+    let file = io.create(&Path::new(DIR).join("f"), 20_000).unwrap();
+    let ways = [
+        WarmUp::Touch {
+            sync_every: Some(2),
+        },
+        WarmUp::Zeros,
+        WarmUp::Populate,
+    ];
+    for how in ways {
+        let map = file.map(0, 20_000, Access::ReadWrite).unwrap();
+        let (region, mut appender) = AppendRegion::new(map, 0);
+        appender.write(&[b"there"]).unwrap();
+        appender.publish();
+        let slice = region.slice(0..5).unwrap();
+        warm_up(&file, &mut appender, 4096..20_000, how).unwrap();
+        assert_eq!(&*slice, b"there");
+        appender.skip(20_000 - 5);
+        appender.publish();
+        assert!(
+            region
+                .bytes(5..20_000)
+                .unwrap()
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+    }
 }
 
 #[test]
