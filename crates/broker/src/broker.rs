@@ -18,12 +18,16 @@ use crate::processor::{
     self, Outcome, Refusal, clean, client, group, offset, pull, query, relay, send, send_back,
     settle, stats, topic,
 };
+use crate::readers::{Readers, Then};
 use crate::registration::Changes;
 use crate::server::{Connection, Exchange, Reply, Service};
 use crate::state::json_file::StateError;
 use crate::state::lost::Tables;
 use crate::state::{ConsumerOffsets, DelayOffsets, GroupTable, TopicTable, groups, topics};
 use crate::traffic::Traffic;
+
+/// Reads beside held pulls that one connection may have waiting for a thread.
+const READS_BESIDE_HELD: usize = 512;
 
 /// A running broker. Processors are functions of it.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Broker {
     pub locks: QueueLocks,
     /// Pulls that wait for messages.
     pub holds: Holds<HeldPull>,
+    /// Who reads what is not in memory.
+    pub readers: Readers,
     /// Topics that name servers are to be told of.
     pub changes: Arc<Changes>,
     /// What is wrong with the tables' files.
@@ -74,6 +80,7 @@ impl Broker {
         address: SocketAddr,
         advertised: String,
         store: Arc<MessageStore>,
+        readers: Readers,
         changes: Arc<Changes>,
     ) -> Result<Arc<Self>, StateError> {
         let troubles = Arc::new(Troubles::default());
@@ -115,6 +122,7 @@ impl Broker {
             producers: Producers::default(),
             locks: QueueLocks::default(),
             holds: Holds::default(),
+            readers,
             changes,
             troubles,
             traffic: Traffic::new(crate::clock::now_ms()),
@@ -129,6 +137,25 @@ impl Broker {
     #[must_use]
     pub fn address_text(&self) -> String {
         self.advertised.clone()
+    }
+
+    /// Has `read` run where it may wait for a disk, and what it returns by the connection's task.
+    /// `bytes` is what it reads at most.
+    ///
+    /// # Errors
+    /// As [`Readers::read`].
+    pub fn read_aside(
+        &self,
+        exchange: &mut Exchange<'_>,
+        bytes: u64,
+        read: impl FnOnce() -> Then + Send + 'static,
+    ) -> Outcome {
+        if !self.readers.are_there() {
+            return read()(exchange);
+        }
+        let limits = &self.config.network.limits;
+        let held_max = limits.held_pulls_per_connection_max + READS_BESIDE_HELD;
+        self.readers.read(exchange, held_max, bytes, read)
     }
 
     /// Saves offsets that changed. Topics and groups are saved at each change, and here when that

@@ -35,6 +35,7 @@ pub mod namesrv;
 pub mod node;
 pub mod processor;
 pub mod progress;
+pub mod readers;
 mod recovery;
 pub mod registration;
 pub mod schedule;

@@ -26,6 +26,7 @@ use crate::broker::{Broker, BrokerService};
 use crate::config::{Config, FlushDisk, WarmUpWay};
 use crate::namesrv::{self, NameServer};
 use crate::progress::Bar;
+use crate::readers::Readers;
 use crate::recovery;
 use crate::registration::{Changes, Registrant, Registrations};
 use crate::schedule::Delivery;
@@ -133,11 +134,13 @@ impl Node {
         recovery::tell(&report);
         tell_of_stage(&store, config.store.stage);
         let changes = Changes::new(name_servers.len());
+        let readers = Readers::start(&config.pull.cold).context("threads for cold reads")?;
         let broker = Broker::new(
             config,
             address,
             advertised,
             Arc::new(store),
+            readers,
             Arc::clone(&changes),
         )
         .context("cannot load the broker's tables")?;
@@ -205,6 +208,7 @@ impl Node {
         broker_server.stop(Instant::now() + DRAIN).await;
         // They hold the broker, which holds them.
         broker.holds.clear();
+        broker.readers.stop();
         if let Some(server) = namesrv_server {
             server.stop(Instant::now() + DRAIN).await;
         }

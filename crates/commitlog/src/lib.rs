@@ -117,7 +117,7 @@ pub use durability::{Durable, PutTicket};
 pub use error::{AppendError, CallerError, Failure, FlushError, LogError, Misplaced, ReadError};
 pub use hole::{HOLE_TOPIC, Hole, is_filler};
 pub use known::Known;
-pub use log::CommitLog;
+pub use log::{CommitLog, NEW_LEN};
 pub use options::{
     CommitLogOptions, DEFAULT_ALLOCATE_STEP, DEFAULT_APPEND_WAIT, DEFAULT_PENDING_LEN_MAX,
     DEFAULT_SEGMENT_LEN, DEFAULT_STAGE_BUFFER_COUNT, DEFAULT_STAGE_BUFFER_LEN, FlushMode,

@@ -18,6 +18,9 @@ use crate::recover::{PROGRESS_STRIDE, Visitor};
 use crate::scan::{CrcCheck, Found, Scanner};
 use crate::service::{LogServices, Next};
 
+/// Bytes at the end of the log that count as just appended. The kernel gives up pages that were not
+/// used for longest, and these were written last.
+pub const NEW_LEN: u64 = 64 * 1024 * 1024;
 /// Bytes of a record's first field, its size.
 const SIZE_LEN: usize = 4;
 
@@ -207,6 +210,13 @@ impl<I: Io> CommitLog<I> {
         let start = slice.range().start;
         let len = len.min(slice.len());
         slice.region().map().populate_read(start..start + len)
+    }
+
+    /// Whether what stands at `offset` was appended since the log was opened, and is among the last
+    /// [`NEW_LEN`] bytes: in memory then, without asking.
+    #[inline]
+    pub fn is_new(&self, offset: u64) -> bool {
+        offset >= self.core.opened_at && offset.saturating_add(NEW_LEN) >= self.visible()
     }
 
     /// The record that starts at `offset`, checked to be one and to say so itself. Its body CRC

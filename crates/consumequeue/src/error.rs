@@ -56,6 +56,12 @@ pub enum ConsumeQueueError {
         /// Its directory.
         dir: PathBuf,
     },
+    /// The entries are not in memory, and the read was not to wait for the device.
+    #[error("entries of consume queue {} are not in memory", dir.display())]
+    NotInMemory {
+        /// The queue's directory.
+        dir: PathBuf,
+    },
     /// An earlier sync failed: what is on the device is not known, so nothing more is put.
     /// Reads go on. Opening the store again recovers the queues.
     #[error("consume queues take nothing more since a sync failed; reopen the store")]

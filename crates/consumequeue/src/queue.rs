@@ -75,6 +75,13 @@ pub struct ConsumeQueue<I: Io = OsIo> {
 /// The one writer of a queue whose files are open.
 type Files<I> = Option<Box<SegmentWriter<I>>>;
 
+/// What to do about entries that are not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    ForDevice,
+    Never,
+}
+
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -349,7 +356,29 @@ impl<I: Io> ConsumeQueue<I> {
         from: i64,
         count_max: usize,
     ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
-        match self.find_entries(from, count_max) {
+        self.entries_waiting(from, count_max, Wait::ForDevice)
+    }
+
+    /// As [`entries`](Self::entries), of entries that are in memory, in files that are open: it
+    /// does not wait for the device.
+    ///
+    /// # Errors
+    /// As [`entries`](Self::entries), and [`ConsumeQueueError::NotInMemory`].
+    pub fn entries_in_memory(
+        &self,
+        from: i64,
+        count_max: usize,
+    ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
+        self.entries_waiting(from, count_max, Wait::Never)
+    }
+
+    fn entries_waiting(
+        &self,
+        from: i64,
+        count_max: usize,
+        wait: Wait,
+    ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
+        match self.find_entries(from, count_max, wait) {
             // Its files went while they were opened.
             Err(_) if self.deleted.load(Ordering::Acquire) => Ok(None),
             found => found,
@@ -360,6 +389,7 @@ impl<I: Io> ConsumeQueue<I> {
         &self,
         from: i64,
         count_max: usize,
+        wait: Wait,
     ) -> Result<Option<Entries<I>>, ConsumeQueueError> {
         for _ in 0..READ_ATTEMPTS {
             let max_index = self.max_index();
@@ -371,13 +401,16 @@ impl<I: Io> ConsumeQueue<I> {
                 .min(per_file - from % per_file)
                 .min(i64::try_from(count_max).unwrap_or(i64::MAX));
             let len = usize::try_from(index_to_offset(count)).unwrap_or(usize::MAX);
+            if wait == Wait::Never && read(&self.readers).is_none() {
+                return Err(self.not_in_memory());
+            }
             let Some(queue) = self.open_queue()? else {
                 return Ok(None);
             };
             // Nothing when the files were closed, put to and opened again in between: then `queue`
             // ends before. Or the entries were trimmed, which `min_index` tells.
             if let Some(bytes) = queue.try_slice(index_to_offset(from), len)? {
-                self.bring_in(from, &bytes)?;
+                self.bring_in(from, &bytes, wait)?;
                 return Ok(Some(Entries {
                     first_index: from,
                     bytes,
@@ -389,12 +422,33 @@ impl<I: Io> ConsumeQueue<I> {
 
     /// Brings entries into memory, unless this process has just put them: what the device does not
     /// give is an error here, where touching it would be a signal.
-    fn bring_in(&self, from: i64, bytes: &MapSlice<I::Map>) -> Result<(), ConsumeQueueError> {
+    fn bring_in(
+        &self,
+        from: i64,
+        bytes: &MapSlice<I::Map>,
+        wait: Wait,
+    ) -> Result<(), ConsumeQueueError> {
         let is_new = from >= self.opened_index && from + NEW_COUNT >= self.max_index();
-        if !is_new {
-            bytes.region().map().populate_read(bytes.range())?;
+        if is_new {
+            return Ok(());
+        }
+        let map = bytes.region().map();
+        match wait {
+            Wait::ForDevice => map.populate_read(bytes.range())?,
+            Wait::Never => {
+                let found = map.resident(bytes.range())?;
+                if found.resident < found.pages {
+                    return Err(self.not_in_memory());
+                }
+            }
         }
         Ok(())
+    }
+
+    fn not_in_memory(&self) -> ConsumeQueueError {
+        ConsumeQueueError::NotInMemory {
+            dir: self.dir.to_path_buf(),
+        }
     }
 
     /// The entry at `index`; `None` when there is none, or a filler.

@@ -7,6 +7,7 @@ use consumequeue::ConsumeQueueError;
 use indexfile::IndexError;
 use message::{BatchError, EncodeError};
 use mmap_core::{IoError, LockError};
+use segment_queue::QueueError;
 
 /// A store was not opened. Unless the variant says otherwise, nothing in the directory was
 /// changed.
@@ -115,9 +116,31 @@ pub enum ReadError {
     /// The device cannot read a part of the log.
     #[error("commit log: {0}")]
     Log(IoError),
+    /// A segment of the log cannot be opened.
+    #[error("commit log: {0}")]
+    Segment(#[from] QueueError),
+    /// The messages were removed from the log meanwhile.
+    #[error("the log no longer holds what was at {offset}")]
+    Gone {
+        /// Where they were.
+        offset: u64,
+    },
+    /// A part of the log is not in memory, and the read was not to wait for the device.
+    #[error("a part of the log is not in memory")]
+    NotInMemory,
     /// The store has no index (`messageIndexEnable=false`).
     #[error("this store keeps no index of keys (messageIndexEnable is false)")]
     NoIndex,
+}
+
+impl ReadError {
+    /// Whether the read would have had to wait for the device.
+    pub fn is_not_in_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::NotInMemory | Self::Queue(ConsumeQueueError::NotInMemory { .. })
+        )
+    }
 }
 
 /// The derived files could not be written; the log is not touched by that. Dispatch goes on where

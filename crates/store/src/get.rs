@@ -13,6 +13,7 @@ use crate::messages::Messages;
 use crate::options::{ReadLimits, StoreOptions};
 use crate::place::{Place, has_place};
 use crate::queues::Queue;
+use crate::residency::{Residency, Wait, bring_in};
 
 /// How a read ended: RocketMQ's `GetMessageStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +95,26 @@ impl<I: Io> Get<I> {
     }
 }
 
+/// Where a read takes its messages from, and what it does about those that are not in memory.
+#[derive(Debug)]
+pub(crate) struct Source<'a, I: Io> {
+    pub(crate) log: &'a CommitLog<I>,
+    pub(crate) residency: &'a Residency,
+    pub(crate) wait: Wait,
+}
+
+impl<I: Io> Clone for Source<'_, I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I: Io> Copy for Source<'_, I> {}
+
 /// Reads `queue` from `offset`; the order of the tests is that of RocketMQ 5.3.3
 /// `DefaultMessageStore.getMessage`.
 pub(crate) fn get<I: Io>(
-    log: &CommitLog<I>,
+    source: Source<'_, I>,
     queue: &Queue<I>,
     from: &Place<'_>,
     limits: &GetLimits,
@@ -121,13 +138,20 @@ pub(crate) fn get<I: Io>(
     if offset > max {
         return empty(GetStatus::OffsetOverflowBadly, max);
     }
-    let Some(entries) = queue.entries.entries(offset, bounds.examined_count_max)? else {
+    let found = match source.wait {
+        Wait::ForDevice => queue.entries.entries(offset, bounds.examined_count_max)?,
+        Wait::Never => {
+            let count_max = bounds.examined_count_max;
+            queue.entries.entries_in_memory(offset, count_max)?
+        }
+    };
+    let Some(entries) = found else {
         return empty(
             GetStatus::OffsetFoundNull,
             (offset / file_count + 1) * file_count,
         );
     };
-    let mut batch = Batch::new(log, limits, bounds);
+    let mut batch = Batch::new(source, limits, bounds);
     let mut next_offset = offset;
     for (index, entry) in &entries {
         if batch.is_full(&entry, 1) {
@@ -181,7 +205,7 @@ pub(crate) fn readable_end<I: Io>(log: &CommitLog<I>, queue: &Queue<I>) -> i64 {
 /// Reads a batch queue: as [`get`], but that a record holds the messages of several queue offsets,
 /// and comes whole with any of them.
 pub(crate) fn get_batches<I: Io>(
-    log: &CommitLog<I>,
+    source: Source<'_, I>,
     queue: &BatchQueue<I>,
     from: &Place<'_>,
     limits: &GetLimits,
@@ -203,7 +227,7 @@ pub(crate) fn get_batches<I: Io>(
     if offset > max {
         return empty(GetStatus::OffsetOverflowBadly, max);
     }
-    let mut batch = Batch::new(log, limits, bounds);
+    let mut batch = Batch::new(source, limits, bounds);
     let mut next_offset = offset;
     for found in queue.entries(offset, bounds.examined_count_max)? {
         let entry = entry_of_batch(&found);
@@ -297,6 +321,7 @@ fn warn_of_other_record<I: Io>(
 /// Messages being collected. Entries that lie next to each other in the log become one slice.
 struct Batch<'a, I: Io> {
     log: &'a CommitLog<I>,
+    source: Source<'a, I>,
     limits: &'a GetLimits,
     bounds: &'a ReadLimits,
     /// Above this offset the log counts as hot.
@@ -340,9 +365,11 @@ struct Run {
 }
 
 impl<'a, I: Io> Batch<'a, I> {
-    fn new(log: &'a CommitLog<I>, limits: &'a GetLimits, bounds: &'a ReadLimits) -> Self {
+    fn new(source: Source<'a, I>, limits: &'a GetLimits, bounds: &'a ReadLimits) -> Self {
+        let log = source.log;
         Self {
             log,
+            source,
             limits,
             bounds,
             hot_from: log.visible().saturating_sub(bounds.hot_len),
@@ -429,28 +456,33 @@ impl<'a, I: Io> Batch<'a, I> {
         let Some(bytes) = self.log.readable_from(offset) else {
             return Ok(None);
         };
-        // What follows is read along: one call for all that fits into an answer. If it cannot be
-        // read, that is for those to know who ask for it.
-        let wanted = [
-            self.limits
-                .bytes_max
-                .min(self.bounds.hot_bytes_max)
-                .max(len),
-            len,
-        ];
-        let mut outcome = Ok(());
-        for len in wanted {
-            let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
-            outcome = self.log.bring_in(offset, &bytes, len);
-            if outcome.is_ok() {
-                return Ok(Some(Window {
-                    offset,
-                    resident_end: offset + len as u64,
-                    bytes,
-                }));
-            }
+        let clip = |len: u64| usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+        let window = |len: usize, bytes| Window {
+            offset,
+            resident_end: offset + len as u64,
+            bytes,
+        };
+        // What follows is looked at, and read, along: once for all that fits into an answer.
+        let along = self.limits.bytes_max.min(self.bounds.hot_bytes_max);
+        let (along, len) = (clip(along.max(len)), clip(len));
+        let Source {
+            residency, wait, ..
+        } = self.source;
+        if self.log.is_new(offset) || residency.is_in_memory(offset, &bytes, along) {
+            return Ok(Some(window(along, bytes)));
         }
-        outcome.map(|()| None).map_err(ReadError::Log)
+        if wait == Wait::Never {
+            return Err(ReadError::NotInMemory);
+        }
+        residency.read_ahead(offset, &bytes, along, self.bounds.read_ahead_len);
+        // If what follows cannot be read, that is for those to know who ask for it.
+        if bring_in(&bytes, along).is_ok() {
+            return Ok(Some(window(along, bytes)));
+        }
+        match bring_in(&bytes, len) {
+            Ok(()) => Ok(Some(window(len, bytes))),
+            Err(error) => Err(ReadError::Log(error)),
+        }
     }
 
     fn add(&mut self, offset: u64, len: u64, message_count: usize) {

@@ -76,6 +76,7 @@ mod queues;
 mod redispatch;
 mod remember;
 mod report;
+mod residency;
 mod services;
 mod state;
 mod store;

@@ -46,6 +46,18 @@ impl<I: Io> Messages<I> {
         self.slices
     }
 
+    /// The slices, each with its place in the log.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, &MapSlice<I::Map>)> {
+        self.slices.iter().map(|slice| {
+            // A slice begins with a record, and a record says where it is.
+            let offset = match RecordView::parse(slice) {
+                Ok(Parsed::Record(view)) => view.physical_offset().cast_unsigned(),
+                _ => u64::MAX,
+            };
+            (offset, slice)
+        })
+    }
+
     /// The records, decoded one by one. Ends early where the bytes are no record, which means
     /// that a queue entry pointed somewhere else.
     pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {

@@ -172,6 +172,9 @@ pub struct ReadLimits {
     /// How many bytes of the log's end count as hot (`accessMessageInMemoryMaxRatio` of the
     /// machine's memory).
     pub hot_len: u64,
+    /// How far the kernel is told to read ahead for a reader that goes through a part of the log
+    /// that is not in memory.
+    pub read_ahead_len: u64,
     /// Queue entries examined at most by a read whose filter lets little through
     /// (`maxFilterMessageSize` in entries).
     pub examined_count_max: usize,
@@ -185,6 +188,7 @@ impl ReadLimits {
         cold_count_max: 8,
         cold_bytes_max: 64 * 1024,
         hot_len: (8 << 30) / 100 * 40,
+        read_ahead_len: 2 * 1024 * 1024,
         examined_count_max: 16_000 / consumequeue::ENTRY_LEN,
     };
 }

@@ -9,6 +9,7 @@ use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, FlushMod
 use consumequeue::{BatchQueue, Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::transfer::FileRange;
 use mmap_core::{Io, MapSlice, OsIo};
 use segment_queue::{FlushPolicy, QueueError};
 
@@ -20,6 +21,7 @@ use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
 use crate::filter::Filter;
 use crate::get::{self, Get, GetLimits, GetStatus};
 use crate::health::{self, Health, Troubles};
+use crate::messages::Messages;
 use crate::open::{self, Opened};
 use crate::options::StoreOptions;
 use crate::ownership::Ownership;
@@ -29,6 +31,7 @@ use crate::query::{self, KeyAnswer, KeyQuery};
 use crate::queue_check::Marks;
 use crate::queues::{QUEUE_ID_MAX, Queue};
 use crate::report::OpenReport;
+use crate::residency::{Residency, Wait};
 use crate::services::Services;
 use crate::state::StateFile;
 
@@ -65,6 +68,7 @@ pub(crate) struct Core<I: Io> {
     /// What is remembered beside RocketMQ's files.
     state: Mutex<Option<StateFile<I>>>,
     pub(crate) cleaner: Cleaner,
+    residency: Residency,
     troubles: Troubles,
     /// Held by whoever dispatches, for a step.
     dispatching: Mutex<()>,
@@ -152,6 +156,7 @@ impl<I: Io> MessageStore<I> {
             ownership,
             mark,
             state: Mutex::new(state),
+            residency: Residency::new(Arc::clone(&clock)),
             clock,
             cleaner: Cleaner::default(),
             troubles: Troubles::default(),
@@ -244,7 +249,7 @@ impl<I: Io> MessageStore<I> {
     }
 
     /// Reads a queue from `offset`. What is found can be read without copying, for as long as the
-    /// answer is held.
+    /// answer is held. What is not in memory is waited for.
     ///
     /// # Errors
     /// When the queue's file cannot be read.
@@ -256,29 +261,75 @@ impl<I: Io> MessageStore<I> {
         limits: &GetLimits,
         filter: &dyn Filter,
     ) -> Result<Get<I>, ReadError> {
-        match self.core.dispatcher.queues.find(topic, queue_id) {
-            Some(queue) => {
-                let options = &self.core.options;
-                let from = Place {
-                    topic,
-                    queue_id,
-                    index: offset,
-                };
-                get::get(&self.core.log, &queue, &from, limits, options, filter)
-            }
-            None => match self.find_batches(topic, queue_id) {
-                Some(queue) => {
-                    let from = Place {
-                        topic,
-                        queue_id,
-                        index: offset,
-                    };
-                    let bounds = &self.core.options.read;
-                    get::get_batches(&self.core.log, &queue, &from, limits, bounds, filter)
-                }
-                None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
-            },
+        let from = Place {
+            topic,
+            queue_id,
+            index: offset,
+        };
+        self.get_waiting(&from, limits, filter, Wait::ForDevice)
+    }
+
+    /// As [`get`](Self::get), of what is in memory: for a thread that must not wait for the device.
+    /// It ends before a message that is not, which the next one then begins with.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get). [`ReadError::is_not_in_memory`]: another thread has to get it.
+    pub fn get_in_memory(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+        limits: &GetLimits,
+        filter: &dyn Filter,
+    ) -> Result<Get<I>, ReadError> {
+        let from = Place {
+            topic,
+            queue_id,
+            index: offset,
+        };
+        self.get_waiting(&from, limits, filter, Wait::Never)
+    }
+
+    fn get_waiting(
+        &self,
+        from: &Place<'_>,
+        limits: &GetLimits,
+        filter: &dyn Filter,
+        wait: Wait,
+    ) -> Result<Get<I>, ReadError> {
+        let core = &self.core;
+        let source = get::Source {
+            log: &core.log,
+            residency: &core.residency,
+            wait,
+        };
+        if let Some(queue) = core.dispatcher.queues.find(from.topic, from.queue_id) {
+            return get::get(source, &queue, from, limits, &core.options, filter);
         }
+        match self.find_batches(from.topic, from.queue_id) {
+            Some(queue) => {
+                let bounds = &core.options.read;
+                get::get_batches(source, &queue, from, limits, bounds, filter)
+            }
+            None => Ok(Get::empty(GetStatus::NoMatchedLogicQueue, 0, 0, 0)),
+        }
+    }
+
+    /// Where in their files messages of this store lie, one range for each of their slices: to be
+    /// sent from there.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn file_ranges(
+        &self,
+        messages: &Messages<I>,
+    ) -> Result<Vec<FileRange<I::File>>, ReadError> {
+        let segments = self.core.log.segments();
+        let range = |(offset, slice): (u64, &MapSlice<I::Map>)| {
+            let range = segments.file_range(offset, slice.len() as u64)?;
+            range.ok_or(ReadError::Gone { offset })
+        };
+        messages.places().map(range).collect()
     }
 
     /// The record that starts at a log offset; `None` where none does, or it cannot be read.

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mmap_core::Advice;
+use mmap_core::transfer::Way;
 use store::{DeleteWhen, RecoveryPolicy};
 
 use super::properties::Entry;
-use super::{Config, ConfigError, FlushDisk, WarmUpWay, value};
+use super::{Config, ConfigError, FlushDisk, Transfer, WarmUpWay, value};
 
 /// Keys of a file that had no effect; each list makes one warning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -195,6 +196,33 @@ const USED: &[Key] = &[
         "maxTransferCountOnMessageInMemory",
         pull.count_max,
         number(1, 65_536)
+    ),
+    key!("foliomq.transfer", pull.transfer, transfer),
+    Key {
+        name: "transferMsgByHeap",
+        apply: |config, given| {
+            config.pull.transfer = match value::flag(given)? {
+                true => Transfer::By(Way::Copy),
+                false => Transfer::Auto,
+            };
+            Ok(())
+        },
+        show: |config| (config.pull.transfer == Transfer::By(Way::Copy)).to_string(),
+    },
+    key!(
+        "foliomq.coldReadThreads",
+        pull.cold.thread_count,
+        number(0, 256)
+    ),
+    key!(
+        "foliomq.coldReadQueueMax",
+        pull.cold.waiting_max,
+        number(1, 1_000_000)
+    ),
+    key!(
+        "foliomq.coldReadBytesMax",
+        pull.cold.bytes_max,
+        number(65_536, 1 << 40)
     ),
     key!(
         "defaultQueryMaxNum",
@@ -416,6 +444,12 @@ kind!(flush_disk: FlushDisk, parse_flush_disk, |shown: &FlushDisk| {
     };
     name.to_owned()
 });
+kind!(transfer: Transfer, parse_transfer, |shown: &Transfer| {
+    match shown {
+        Transfer::Auto => "auto".to_owned(),
+        Transfer::By(way) => way.to_string(),
+    }
+});
 kind!(delete_when: DeleteWhen, parse_delete_when, |shown: &DeleteWhen| shown.to_string());
 kind!(bound: Option<u64>, parse_bound, |shown: &Option<u64>| shown.unwrap_or(0).to_string());
 kind!(queue_segment: u64, parse_queue_segment, |shown: &u64| shown.to_string());
@@ -573,6 +607,16 @@ fn name_of<T: PartialEq>(values: &[(&str, T)], shown: &T) -> String {
         .unwrap_or_default()
 }
 
+fn parse_transfer(given: &str) -> Result<Transfer, String> {
+    match given.trim() {
+        "auto" => Ok(Transfer::Auto),
+        way => way
+            .parse()
+            .map(Transfer::By)
+            .map_err(|ways| format!("auto, {ways}")),
+    }
+}
+
 fn parse_flush_disk(given: &str) -> Result<FlushDisk, String> {
     match given.trim() {
         "ASYNC_FLUSH" => Ok(FlushDisk::Async),
@@ -668,7 +712,7 @@ timerInterceptDelayLevel timerMaxDelaySec timerMetricSmallThreshold timerPrecisi
 timerProgressLogIntervalMs timerPutMessageThreadNum timerRollWindowSlot timerSkipUnknownError
 timerStopDequeue timerStopEnqueue timerWarmEnable timerWheelEnable topicQueueLockNum
 totalReplicas transactionCheckInterval transactionCheckMax transactionOpBatchInterval
-transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap
+transactionOpMsgMaxSize transactionTimeOut
 travelCqFileNumWhenGetMessage unRegisterBrokerQueueCapacity useABSLock
 useReentrantLockWhenPutMessage useServerSideResetOffset useTLS
 validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mmap_core::Advice;
+use mmap_core::transfer::Way;
 use store::{CleanOptions, RecoveryPolicy};
 use thiserror::Error;
 
@@ -148,8 +149,37 @@ pub struct PullOptions {
     pub bytes_max: usize,
     /// `maxTransferCountOnMessageInMemory`.
     pub count_max: usize,
+    /// `foliomq.transfer`, and RocketMQ's `transferMsgByHeap`: how messages come from their files to
+    /// the socket. Default: `auto` (Java's: `copy`).
+    pub transfer: Transfer,
+    /// Reads of what is not in memory.
+    pub cold: ColdReads,
     /// `defaultQueryMaxNum`: most messages that a query by unique key returns.
     pub query_count_default: usize,
+}
+
+/// How messages come from their files to the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// By the way that suits them.
+    Auto,
+    /// Always by this one.
+    By(Way),
+}
+
+/// What reads of what is not in memory may take: a budget of their own, so that a client that goes
+/// through old messages does not hold up the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColdReads {
+    /// `foliomq.coldReadThreads`: threads that read. With 0 the threads that serve the sockets do,
+    /// and wait for the device.
+    pub thread_count: usize,
+    /// `foliomq.coldReadQueueMax`: reads that wait for a thread; more are refused, and asked again
+    /// by their clients.
+    pub waiting_max: usize,
+    /// `foliomq.coldReadBytesMax`: bytes that were read for connections that have not picked them
+    /// up, or are being read.
+    pub bytes_max: u64,
 }
 
 /// Registration with name servers.
@@ -489,7 +519,19 @@ impl Default for PullOptions {
             reject_unknown: false,
             bytes_max: 256 * 1024,
             count_max: 32,
+            transfer: Transfer::Auto,
+            cold: ColdReads::default(),
             query_count_default: 32,
+        }
+    }
+}
+
+impl Default for ColdReads {
+    fn default() -> Self {
+        Self {
+            thread_count: 2,
+            waiting_max: 10_000,
+            bytes_max: 64 * 1024 * 1024,
         }
     }
 }

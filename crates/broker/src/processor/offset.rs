@@ -18,6 +18,9 @@ use super::{Outcome, Refusal};
 use crate::broker::Broker;
 use crate::server::Exchange;
 
+/// What a search by time counts for among the bytes of cold reads.
+const SEARCH_LEN: u64 = 64 * 1024;
+
 /// Request 14: a group's offset; 0 for a new group on a queue that still has its beginning.
 ///
 /// # Errors
@@ -105,12 +108,17 @@ pub fn search(
     } else {
         Boundary::Lower
     };
-    let found =
-        broker
-            .store
-            .offset_by_time(header.topic, header.queue_id, header.timestamp, boundary);
-    let offset = found?;
-    Ok(exchange.header(&OffsetResponseHeader { offset }))
+    let (topic, queue_id) = (header.topic.to_owned(), header.queue_id);
+    let (timestamp_ms, reader) = (header.timestamp, Arc::clone(broker));
+    // Each step of the search looks at a record somewhere in the log.
+    broker.read_aside(exchange, SEARCH_LEN, move || {
+        let store = &reader.store;
+        let found = store.offset_by_time(&topic, queue_id, timestamp_ms, boundary);
+        Box::new(move |exchange| {
+            let offset = found?;
+            Ok(exchange.header(&OffsetResponseHeader { offset }))
+        })
+    })
 }
 
 /// Request 30: the offset behind a queue's last message.

@@ -7,13 +7,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mmap_core::transfer::Way;
 use remoting::body::{MessageModel, SubscriptionGroupConfig, TopicConfig};
 use remoting::header::{PullMessageRequestHeader, PullMessageResponseHeader, pull_flag};
-use remoting::{CommandView, RequestCode, ResponseCode};
-use store::{AllMessages, Filter, Get, GetLimits, GetStatus, TagFilter};
+use remoting::{CommandView, HeaderWriter, RequestCode, ResponseCode};
+use store::{AllMessages, Filter, Get, GetLimits, GetStatus, MessageStore, ReadError, TagFilter};
 
 use super::{Outcome, Refusal, settle};
 use crate::broker::Broker;
+use crate::config::Transfer;
 use crate::hold::Held;
 use crate::server::{Content, Exchange, HeldSlot, Reply, ReplyTicket, Resume};
 use crate::state::groups::{self, AutoCreate};
@@ -284,48 +286,113 @@ impl Wanted {
         exchange: &mut Exchange<'_>,
         hold: Option<Duration>,
     ) -> Outcome {
-        let got = self.read(broker)?;
+        if let Some(reset) = self.reset(broker) {
+            return self.answer_with(broker, exchange, hold, Ok(reset));
+        }
+        let found = match broker.readers.are_there() {
+            true => self.read(broker, MessageStore::get_in_memory),
+            false => self.read(broker, MessageStore::get),
+        };
+        match found {
+            Err(error) if error.is_not_in_memory() => self.read_aside(broker, exchange, hold),
+            found => {
+                let found = self.found(broker, found);
+                self.answer_with(broker, exchange, hold, found)
+            }
+        }
+    }
+
+    /// Reads where waiting for the device holds up nobody else.
+    fn read_aside(
+        self,
+        broker: &Arc<Broker>,
+        exchange: &mut Exchange<'_>,
+        hold: Option<Duration>,
+    ) -> Outcome {
+        let (bytes_max, reader) = (self.limits.bytes_max, Arc::clone(broker));
+        broker.read_aside(exchange, bytes_max, move || {
+            let found = self.read(&reader, MessageStore::get);
+            let found = self.found(&reader, found);
+            Box::new(move |exchange| self.answer_with(&reader, exchange, hold, found))
+        })
+    }
+
+    /// Answers with what was found; or holds the pull where nothing is yet.
+    fn answer_with(
+        self,
+        broker: &Arc<Broker>,
+        exchange: &mut Exchange<'_>,
+        hold: Option<Duration>,
+        found: Result<Found, Refusal>,
+    ) -> Outcome {
+        let found = found?;
+        let got = &found.got;
         let limit = broker.config.network.limits.held_pulls_per_connection_max;
-        let hold = hold.filter(|_| waits(&got, self.offset));
+        let hold = hold.filter(|_| waits(got, self.offset));
         let slot = hold.and_then(|time| Some((time, exchange.connection().hold(limit)?)));
         match slot {
             Some((time, slot)) => {
                 self.hold(broker, exchange.ticket(), slot, time);
                 Ok(Reply::Held)
             }
-            None => Ok(self.write(broker, exchange, got)),
+            None => Ok(self.write(broker, exchange, found)),
         }
     }
 
-    fn read(&self, broker: &Broker) -> Result<Get, Refusal> {
+    /// What an admin's reset of the group's offset answers, once.
+    fn reset(&self, broker: &Broker) -> Option<Found> {
         let Self {
             group,
             topic,
             queue_id,
             ..
         } = self;
-        if let Some(reset) = broker.offsets.take_reset(group, topic, *queue_id) {
-            let min = broker.store.min_offset(topic, *queue_id).unwrap_or(0);
-            let max = broker.store.max_offset(topic, *queue_id).unwrap_or(0);
-            return Ok(Get {
+        let reset = broker.offsets.take_reset(group, topic, *queue_id)?;
+        let min = broker.store.min_offset(topic, *queue_id).unwrap_or(0);
+        let max = broker.store.max_offset(topic, *queue_id).unwrap_or(0);
+        Some(Found {
+            got: Get {
                 status: GetStatus::OffsetReset,
                 next_offset: reset,
                 min_offset: min,
                 max_offset: max,
                 messages: Default::default(),
-            });
-        }
-        broker
-            .store
-            .get(topic, *queue_id, self.offset, &self.limits, &self.filter)
-            .map_err(|error| {
-                let refusal = Refusal::from(error);
-                let reason = || refusal.remark.clone().into_owned();
-                broker
-                    .troubles
-                    .begin("unreadable", crate::clock::now_ms(), reason);
-                refusal
-            })
+            },
+            contents: None,
+        })
+    }
+
+    fn read(&self, broker: &Broker, get: Reading) -> Result<Get, ReadError> {
+        let Self {
+            topic,
+            queue_id,
+            offset,
+            ..
+        } = self;
+        get(
+            &broker.store,
+            topic,
+            *queue_id,
+            *offset,
+            &self.limits,
+            &self.filter,
+        )
+    }
+
+    /// Prepares what was read to be sent.
+    fn found(&self, broker: &Broker, read: Result<Get, ReadError>) -> Result<Found, Refusal> {
+        let found = read.and_then(|got| {
+            let contents = contents(broker, &got)?;
+            Ok(Found { got, contents })
+        });
+        found.map_err(|error| {
+            let refusal = Refusal::from(error);
+            let reason = || refusal.remark.clone().into_owned();
+            broker
+                .troubles
+                .begin("unreadable", crate::clock::now_ms(), reason);
+            refusal
+        })
     }
 
     fn hold(self, broker: &Arc<Broker>, ticket: ReplyTicket, slot: HeldSlot, time: Duration) {
@@ -348,7 +415,8 @@ impl Wanted {
         }
     }
 
-    fn write(&self, broker: &Broker, exchange: &mut Exchange<'_>, got: Get) -> Reply {
+    fn write(&self, broker: &Broker, exchange: &mut Exchange<'_>, found: Found) -> Reply {
+        let Found { got, contents } = found;
         broker
             .offsets
             .pulled_to(&self.group, &self.topic, self.queue_id, got.next_offset);
@@ -364,11 +432,57 @@ impl Wanted {
             group_sys_flag: Some(self.group_sys_flag),
             ..Default::default()
         };
-        let payloads = got.messages.into_slices().into_iter().map(Content::Mapped);
         let remark = Some(got.status.name());
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        exchange.write_payloads(code, remark, |writer| writer.header(&header), payloads, len)
+        let fields = |writer: &mut HeaderWriter<'_>| writer.header(&header);
+        match contents {
+            Some(contents) => exchange.write_payloads(code, remark, fields, contents, len),
+            None => {
+                let slices = got.messages.into_slices().into_iter();
+                exchange.write_payloads(code, remark, fields, slices.map(Content::Mapped), len)
+            }
+        }
     }
+}
+
+/// One of the store's ways to read.
+type Reading = fn(&MessageStore, &str, i32, i64, &GetLimits, &dyn Filter) -> Result<Get, ReadError>;
+
+/// What was read for a pull.
+struct Found {
+    got: Get,
+    /// The messages as they are sent; `None`: as slices, many with one call.
+    contents: Option<Vec<Content>>,
+}
+
+/// Makes of messages what the configured way of sending wants.
+///
+/// Slices are what suits all of them: neighbours in the log share one, the others share a call, and
+/// what was not in memory has been read by the time they are sent.
+fn contents(broker: &Broker, got: &Get) -> Result<Option<Vec<Content>>, ReadError> {
+    let messages = &got.messages;
+    let Transfer::By(way) = broker.config.pull.transfer else {
+        return Ok(None);
+    };
+    let contents = match way {
+        Way::Gather => return Ok(None),
+        Way::Map => {
+            let slices = messages.slices().iter().cloned();
+            slices.map(Content::MappedAlone).collect()
+        }
+        Way::SendFile => {
+            let ranges = broker.store.file_ranges(messages)?.into_iter();
+            ranges.map(Content::File).collect()
+        }
+        Way::Copy => {
+            let mut bytes = Vec::new();
+            for range in broker.store.file_ranges(messages)? {
+                range.read_to(&mut bytes).map_err(ReadError::Log)?;
+            }
+            vec![Content::Owned(bytes)]
+        }
+    };
+    Ok(Some(contents))
 }
 
 /// Whether messages may still come at `offset`. A hole in the queue's files is no such place: the

@@ -4,15 +4,19 @@
 
 use std::sync::Arc;
 
+use mmap_core::MapSlice;
 use remoting::header::{
     QueryMessageRequestHeader, QueryMessageResponseHeader, ViewMessageRequestHeader,
 };
 use remoting::{CommandView, ResponseCode};
-use store::KeyQuery;
+use store::{KeyAnswer, KeyQuery};
 
 use super::{Outcome, Refusal};
 use crate::broker::Broker;
 use crate::server::{Content, Exchange};
+
+/// What a look-up counts for among the bytes of cold reads.
+const ASIDE_LEN: u64 = 256 * 1024;
 
 /// Request 12: the messages of a key, stored in a time range.
 ///
@@ -29,14 +33,23 @@ pub fn by_key(
         Some(true) => broker.config.pull.query_count_default,
         _ => wanted,
     };
-    let query = KeyQuery {
-        topic: header.topic,
-        key: header.key,
-        count_max,
-        begin_ms: header.begin_timestamp,
-        end_ms: header.end_timestamp,
-    };
-    let answer = broker.store.query(&query)?;
+    let (topic, key) = (header.topic.to_owned(), header.key.to_owned());
+    let (begin_ms, end_ms) = (header.begin_timestamp, header.end_timestamp);
+    let reader = Arc::clone(broker);
+    // Slots, entries and messages lie all over files that nobody else reads.
+    broker.read_aside(exchange, ASIDE_LEN, move || {
+        let answer = reader.store.query(&KeyQuery {
+            topic: &topic,
+            key: &key,
+            count_max,
+            begin_ms,
+            end_ms,
+        });
+        Box::new(move |exchange| write_found(exchange, answer?))
+    })
+}
+
+fn write_found(exchange: &mut Exchange<'_>, answer: KeyAnswer) -> Outcome {
     if answer.messages.is_empty() {
         let remark = "can not find message, maybe time range not correct";
         return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark));
@@ -65,16 +78,19 @@ pub fn by_offset(
     request: &CommandView<'_>,
 ) -> Outcome {
     let header: ViewMessageRequestHeader<'_> = request.header()?;
-    let record = match u64::try_from(header.offset) {
-        Ok(at) => broker.store.record_at(at)?,
-        Err(_) => None,
-    };
-    let record = record.ok_or_else(|| {
-        Refusal::error(format!(
-            "can not find message by the offset, {}",
-            header.offset
-        ))
-    })?;
+    let (offset, reader) = (header.offset, Arc::clone(broker));
+    broker.read_aside(exchange, ASIDE_LEN, move || {
+        let found = match u64::try_from(offset) {
+            Ok(at) => reader.store.record_at(at),
+            Err(_) => Ok(None),
+        };
+        Box::new(move |exchange| write_record(exchange, offset, found?))
+    })
+}
+
+fn write_record(exchange: &mut Exchange<'_>, offset: i64, record: Option<MapSlice>) -> Outcome {
+    let record = record
+        .ok_or_else(|| Refusal::error(format!("can not find message by the offset, {offset}")))?;
     let len = record.len();
     let payload = [Content::Mapped(record)];
     Ok(exchange.write_payloads(ResponseCode::SUCCESS, None, |_| (), payload, len))

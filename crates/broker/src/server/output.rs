@@ -4,13 +4,12 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use mmap_core::MapSlice;
-use tokio::io::AsyncWrite;
-
-/// Most pieces of one vectored write (Linux takes 1024; more than this is never worth it).
-const PIECE_COUNT_MAX: usize = 64;
+use mmap_core::transfer::{FileRange, Follows, PIECE_COUNT_MAX, send_file_once, send_pieces_once};
+use tokio::io::{AsyncWrite, Interest};
+use tokio::net::TcpStream;
 
 /// Unsent bytes of one connection, in the order in which they are to go out.
 #[derive(Debug, Default)]
@@ -39,24 +38,105 @@ struct Payload {
 pub enum Content {
     /// A part of a mapped file; the mapping lives until it is sent.
     Mapped(MapSlice),
+    /// The same, to be sent by a call of its own.
+    MappedAlone(MapSlice),
+    /// A part of a file, sent by the kernel from its page cache; the file stays open until then.
+    File(FileRange),
     /// Bytes of our own.
     Owned(Vec<u8>),
 }
 
-impl Content {
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Mapped(slice) => slice,
-            Self::Owned(bytes) => bytes,
+/// Where bytes go: a socket.
+pub(super) trait Sink {
+    /// Sends what it takes of some pieces with one call.
+    fn poll_send_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+        follows: Follows,
+    ) -> Poll<io::Result<usize>>;
+
+    /// Sends what it takes of a range of a file with one call.
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        range: &FileRange,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl Sink for TcpStream {
+    fn poll_send_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+        follows: Follows,
+    ) -> Poll<io::Result<usize>> {
+        match follows {
+            Follows::Nothing => Pin::new(self).poll_write_vectored(cx, pieces),
+            Follows::More => {
+                poll_call(self, cx, |socket| send_pieces_once(socket, pieces, follows))
+            }
+        }
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        range: &FileRange,
+    ) -> Poll<io::Result<usize>> {
+        poll_call(self, cx, |socket| send_file_once(socket, range))
+    }
+}
+
+/// A system call on a socket, once it is ready for it.
+fn poll_call(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    call: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        match socket.try_io(Interest::WRITABLE, || call(socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Poll::Ready(done),
         }
     }
 }
 
+impl Content {
+    /// Count of bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Mapped(slice) | Self::MappedAlone(slice) => slice.len(),
+            Self::File(range) => usize::try_from(range.len()).unwrap_or(usize::MAX),
+            Self::Owned(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Payload {
-    fn unsent(&self) -> &[u8] {
-        &self.content.bytes()[self.sent..]
+    fn unsent_len(&self) -> usize {
+        self.content.len() - self.sent
+    }
+
+    /// The unsent bytes; `None` where the kernel has them.
+    fn unsent(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Mapped(slice) | Content::MappedAlone(slice) => slice.get(self.sent..),
+            Content::Owned(bytes) => bytes.get(self.sent..),
+            Content::File(_) => None,
+        }
+    }
+
+    fn goes_alone(&self) -> bool {
+        matches!(self.content, Content::MappedAlone(_) | Content::File(_))
     }
 }
 
@@ -68,7 +148,7 @@ impl Output {
 
     /// Appends a payload without copying it.
     pub(super) fn push_payload(&mut self, content: Content) {
-        let len = content.bytes().len();
+        let len = content.len();
         if len > 0 {
             self.payload_len += len;
             self.payloads.push_back(Payload {
@@ -104,17 +184,15 @@ impl Output {
     /// Sends what the socket takes, in as few system calls as possible. Ready when all is sent.
     ///
     /// # Errors
-    /// The peer is gone.
-    pub(super) fn poll_send<W: AsyncWrite + Unpin>(
+    /// The peer is gone, or a file cannot be read.
+    pub(super) fn poll_send(
         &mut self,
-        socket: &mut W,
+        socket: &mut impl Sink,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut total = 0;
         while !self.is_empty() {
-            let mut pieces = [IoSlice::new(&[]); PIECE_COUNT_MAX];
-            let count = self.pieces(&mut pieces);
-            match Pin::new(&mut *socket).poll_write_vectored(cx, &pieces[..count]) {
+            match self.poll_send_some(socket, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(sent)) => {
                     self.advance(sent);
@@ -128,27 +206,59 @@ impl Output {
         Poll::Ready(Ok(total))
     }
 
-    /// Fills `pieces` with the unsent bytes in order; returns how many it used.
-    fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
+    /// One call: the range of a file that is next, or what stands before the next one.
+    fn poll_send_some(
+        &self,
+        socket: &mut impl Sink,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(Payload {
+            position,
+            content: Content::File(range),
+            sent,
+        }) = self.payloads.front()
+            && *position == self.sent
+        {
+            let mut unsent = range.clone();
+            unsent.advance(*sent as u64);
+            return socket.poll_send_file(cx, &unsent);
+        }
+        let mut pieces = [IoSlice::new(&[]); PIECE_COUNT_MAX];
+        let (count, follows) = self.pieces(&mut pieces);
+        socket.poll_send_pieces(cx, &pieces[..count], follows)
+    }
+
+    /// Fills `pieces` with the unsent bytes in order, up to a payload that goes alone; returns how
+    /// many it used, and whether such a one follows.
+    fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> (usize, Follows) {
         let mut count = 0;
         let mut position = self.sent;
         for payload in &self.payloads {
             if count + 2 > pieces.len() {
-                return count;
+                return (count, Follows::Nothing);
             }
             if payload.position > position {
                 pieces[count] = IoSlice::new(&self.bytes[position..payload.position]);
                 position = payload.position;
                 count += 1;
             }
-            pieces[count] = IoSlice::new(payload.unsent());
+            if payload.goes_alone() && count > 0 {
+                return (count, Follows::More);
+            }
+            let Some(unsent) = payload.unsent() else {
+                return (count, Follows::More);
+            };
+            pieces[count] = IoSlice::new(unsent);
             count += 1;
+            if payload.goes_alone() {
+                return (count, Follows::Nothing);
+            }
         }
         if position < self.bytes.len() && count < pieces.len() {
             pieces[count] = IoSlice::new(&self.bytes[position..]);
             count += 1;
         }
-        count
+        (count, Follows::Nothing)
     }
 
     fn advance(&mut self, mut sent: usize) {
@@ -159,7 +269,7 @@ impl Output {
             }
             sent -= before;
             self.sent = payload.position;
-            let unsent = payload.unsent().len();
+            let unsent = payload.unsent_len();
             if sent < unsent {
                 payload.sent += sent;
                 self.payload_len -= sent;
@@ -180,6 +290,9 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo};
     use proptest::prelude::*;
 
     use super::*;
@@ -191,61 +304,93 @@ mod tests {
         taken: Vec<u8>,
     }
 
-    impl AsyncWrite for Trickle {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-        }
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            pieces: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
+    impl Trickle {
+        fn poll_take(&mut self, offered: &[u8]) -> Poll<io::Result<usize>> {
             let step = self.steps[self.next % self.steps.len()];
             self.next += 1;
             if step == 0 {
                 return Poll::Pending;
             }
+            let count = step.min(offered.len());
+            self.taken.extend_from_slice(&offered[..count]);
+            Poll::Ready(Ok(count))
+        }
+    }
+
+    impl Sink for Trickle {
+        fn poll_send_pieces(
+            &mut self,
+            _: &mut Context<'_>,
+            pieces: &[IoSlice<'_>],
+            _: Follows,
+        ) -> Poll<io::Result<usize>> {
+            assert!(!pieces.is_empty());
             let all: Vec<u8> = pieces
                 .iter()
                 .flat_map(|piece| piece.iter().copied())
                 .collect();
-            let count = step.min(all.len());
-            self.taken.extend_from_slice(&all[..count]);
-            Poll::Ready(Ok(count))
+            self.poll_take(&all)
         }
-        fn is_write_vectored(&self) -> bool {
-            true
+
+        fn poll_send_file(
+            &mut self,
+            _: &mut Context<'_>,
+            range: &FileRange,
+        ) -> Poll<io::Result<usize>> {
+            let mut all = Vec::new();
+            range.read_to(&mut all).unwrap();
+            self.poll_take(&all)
         }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Item {
+        Bytes,
+        Owned,
+        Mapped,
+        Alone,
+        File,
+    }
+
+    fn item() -> impl Strategy<Value = Item> {
+        prop::sample::select(vec![
+            Item::Bytes,
+            Item::Owned,
+            Item::Mapped,
+            Item::Alone,
+            Item::File,
+        ])
     }
 
     proptest! {
         #[test]
         fn bytes_go_out_in_order_however_the_socket_takes_them(
-            items in prop::collection::vec((any::<bool>(), 0usize..40), 0..200),
+            items in prop::collection::vec((item(), 0usize..40), 0..200),
             mut steps in prop::collection::vec(0usize..50, 1..8),
         ) {
             steps.push(7);
+            let dir = tempfile::tempdir().unwrap();
+            let file = OsIo.create(&dir.path().join("f"), 4096).unwrap();
+            let in_file: Vec<u8> = (0..4096).map(|position| (position % 251) as u8).collect();
+            file.write_all_at(&in_file, 0).unwrap();
+            let region = AppendRegion::read_only(file.map(0, 4096, Access::ReadOnly).unwrap(), 4096);
+            let file = Arc::new(file);
             let mut socket = Trickle { steps, next: 0, taken: Vec::new() };
             let mut output = Output::default();
             let mut expected = Vec::new();
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            for (index, (is_payload, len)) in items.into_iter().enumerate() {
-                let content = vec![index as u8; len];
+            for (index, (kind, len)) in items.into_iter().enumerate() {
+                let range = index * 11..index * 11 + len;
+                let content = in_file[range.clone()].to_vec();
                 expected.extend_from_slice(&content);
-                if is_payload {
-                    output.push_payload(Content::Owned(content));
-                } else {
-                    output.bytes_mut().extend_from_slice(&content);
+                let slice = region.slice(range.clone()).unwrap();
+                let in_file = FileRange::new(Arc::clone(&file), range.start as u64, len as u64);
+                match kind {
+                    Item::Bytes => output.bytes_mut().extend_from_slice(&content),
+                    Item::Owned => output.push_payload(Content::Owned(content)),
+                    Item::Mapped => output.push_payload(Content::Mapped(slice)),
+                    Item::Alone => output.push_payload(Content::MappedAlone(slice)),
+                    Item::File => output.push_payload(Content::File(in_file)),
                 }
                 if index % 5 == 0 {
                     let _ = output.poll_send(&mut socket, &mut cx);

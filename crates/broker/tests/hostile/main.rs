@@ -18,5 +18,6 @@ mod first_message;
 mod frames;
 mod killed;
 mod prepared;
+mod reading;
 mod support;
 mod tables;
