@@ -459,6 +459,8 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
     options.log_lock_tail = from.log_lock_tail;
     options.log_advice = config.log_advice();
     options.recovery = from.recovery_policy;
+    options.mapped_len_max = from.mapped_len_max;
+    options.unmap_after = from.unmap.then_some(from.unmap_after);
     options.derived_flush_interval = from.derived_flush_interval;
     options.clean = from.clean.clone();
     options.limits.body_len_max = from.body_len_max;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use message::Limits;
 use mmap_core::{Advice, WarmUp};
+use segment_queue::MapBudget;
 use thiserror::Error;
 
 /// Length of a segment file: 1 GiB (RocketMQ: `mappedFileSizeCommitLog`).
@@ -289,6 +290,13 @@ pub struct CommitLogOptions {
     /// Blocks are allocated in steps of this many bytes, ahead of the writer.
     /// Default: [`DEFAULT_ALLOCATE_STEP`].
     pub allocate_step: u64,
+    /// Bytes that may be mapped at a time, together with other queues. The segment at the end stays
+    /// mapped. Default: `None`, no bound.
+    pub budget: Option<MapBudget>,
+    /// How long a segment that is not read stays mapped, by the steps of
+    /// [`SegmentQueue::step_unmap`](segment_queue::SegmentQueue::step_unmap). Default: `None`, for
+    /// good.
+    pub unmap_after: Option<Duration>,
     /// Where a log without segments starts, rounded down to a multiple of `segment_len`.
     /// Default: 0.
     pub base_when_empty: u64,
@@ -324,6 +332,8 @@ impl CommitLogOptions {
             pending_len_max: DEFAULT_PENDING_LEN_MAX,
             append_wait: DEFAULT_APPEND_WAIT,
             allocate_step: DEFAULT_ALLOCATE_STEP,
+            budget: None,
+            unmap_after: None,
             base_when_empty: 0,
             warm_up: LogWarmUp::Window,
             lock_tail: false,

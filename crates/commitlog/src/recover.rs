@@ -175,6 +175,8 @@ impl<I: Io> CommitLog<I> {
         segments.prepare_wait = options.append_wait;
         segments.lock_tail = options.lock_tail;
         segments.advice = options.advice;
+        segments.budget.clone_from(&options.budget);
+        segments.unmap_after = options.unmap_after;
         let damaged = Layout::scan(&io, &segments)?.damaged;
         let (queue, writer) = SegmentQueue::open(io, &segments)?;
         Ok(Opening {

@@ -465,6 +465,7 @@ fn segments<I: Io>(
         damage: DamagePolicy::ExtendWithZeros,
         name_sync: NameSync::WithFlush,
         advice: mmap_core::Advice::Random,
+        budget: shared.options.budget.clone(),
         ..SegmentQueueOptions::new(dir, options.file_len)
     }
 }

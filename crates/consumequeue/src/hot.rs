@@ -8,7 +8,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use mmap_core::{Io, IoError};
 
@@ -77,6 +79,11 @@ impl<I: Io> Shared<I> {
                 ring.push_back(candidate);
             }
         }
+    }
+
+    /// The queues in the ring.
+    pub(crate) fn hot_queues(&self) -> Vec<Arc<ConsumeQueue<I>>> {
+        lock(&self.ring).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Count of queues in the ring; for tests and gauges.

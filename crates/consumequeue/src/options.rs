@@ -1,9 +1,10 @@
 //! What consume queues are opened with.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mmap_core::Advice;
-use segment_queue::{DamagePolicy, NameSync, SegmentQueueOptions};
+use segment_queue::{DamagePolicy, MapBudget, NameSync, SegmentQueueOptions};
 
 use crate::entry::ENTRY_LEN;
 use crate::error::ConsumeQueueError;
@@ -21,6 +22,12 @@ pub struct ConsumeQueueOptions {
     /// How many queues have files open and mapped at most; those that were not used for longest
     /// are closed and opened again when needed. Each takes up to two descriptors. Default: 1024.
     pub hot_queue_count_max: usize,
+    /// Bytes that may be mapped at a time, together with other queues. Default: none, no bound.
+    pub budget: Option<MapBudget>,
+    /// How long a file that is not read stays mapped, by the steps of
+    /// [`ConsumeQueueSet::step_unmap`](crate::ConsumeQueueSet::step_unmap). Default: none, as long
+    /// as its queue is in use.
+    pub unmap_after: Option<Duration>,
     /// Where the extension files are, if the queues may have some. Default: none.
     pub extensions: Option<ExtensionOptions>,
 }
@@ -60,6 +67,8 @@ impl ConsumeQueueOptions {
         file_len: 300_000 * ENTRY_LEN as u64,
         allocate_step: 16 * 1024,
         hot_queue_count_max: 1024,
+        budget: None,
+        unmap_after: None,
         extensions: None,
     };
 
@@ -118,6 +127,8 @@ impl ConsumeQueueOptions {
             // The dispatching thread must not wait for a sync per queue.
             name_sync: NameSync::WithFlush,
             advice: Advice::Random,
+            budget: self.budget.clone(),
+            unmap_after: self.unmap_after,
             ..SegmentQueueOptions::new(dir, self.file_len)
         }
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
+use std::time::Duration;
 
 use mmap_core::{Io, MapSlice, OsIo, RawMap};
 use segment_queue::{
@@ -665,6 +666,14 @@ impl<I: Io> ConsumeQueue<I> {
         }
         self.open_files(&mut files)?;
         Ok(read(&self.readers).clone())
+    }
+
+    /// Unmaps what is not read, and not the last file.
+    pub(crate) fn step_unmap(&self, now: Duration) {
+        let open = read(&self.readers).clone();
+        if let Some(queue) = open {
+            queue.step_unmap(now, &[]);
+        }
     }
 
     /// Closes the files unless they are in use or were since the last call; returns whether they

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use mmap_core::{DirEntry, FileKind, Io, OsIo};
 use segment_queue::{FlushPolicy, Trimmed};
@@ -275,6 +276,16 @@ impl<I: Io> ConsumeQueueSet<I> {
             sum.len += trimmed.len;
         }
         Ok(sum)
+    }
+
+    /// Unmaps files that were not read for a while, and those read least recently where the budget
+    /// is exceeded; the last one of each queue stays. See [`SegmentQueue::step_unmap`].
+    ///
+    /// [`SegmentQueue::step_unmap`]: segment_queue::SegmentQueue::step_unmap
+    pub fn step_unmap(&self, now: Duration) {
+        for queue in self.shared.hot_queues() {
+            queue.step_unmap(now);
+        }
     }
 
     /// Count of queues whose files are open.

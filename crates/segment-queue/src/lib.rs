@@ -87,5 +87,5 @@ pub use options::{
 };
 pub use queue::{SegmentQueue, Trimmed};
 pub use segment::Segment;
-pub use unmap::Unmapped;
+pub use unmap::{MapBudget, Unmapped};
 pub use writer::SegmentWriter;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mmap_core::Advice;
 
 use crate::error::QueueError;
+use crate::unmap::MapBudget;
 
 /// Bytes of a page in RocketMQ's flush rules: the literal 4096 of `DefaultMappedFile.OS_PAGE_SIZE`,
 /// whatever the system's page size is.
@@ -49,6 +50,10 @@ pub struct SegmentQueueOptions {
     ///
     /// Page tables take 4 KiB for each 2 MiB that are touched: 16 GiB cost at most 32 MiB.
     pub mapped_len_max: Option<u64>,
+    /// Bytes that may be mapped at a time of all queues that share it. A queue unmaps its own
+    /// segments only: it does so when it maps one, and by
+    /// [`step_unmap`](crate::SegmentQueue::step_unmap). Default: `None`.
+    pub budget: Option<MapBudget>,
     /// How long a segment that is not read stays mapped, by the steps of
     /// [`step_unmap`](crate::SegmentQueue::step_unmap). Default: `None`, for good.
     pub unmap_after: Option<Duration>,
@@ -75,6 +80,7 @@ impl SegmentQueueOptions {
             name_sync: NameSync::AtCreation,
             advice: Advice::Normal,
             mapped_len_max: None,
+            budget: None,
             unmap_after: None,
             prepare_wait: DEFAULT_PREPARE_WAIT,
             lock_tail: false,

@@ -119,6 +119,7 @@ impl<I: Io> SegmentQueue<I> {
             name_sync: options.name_sync,
             advice: options.advice,
             mapped_len_max: options.mapped_len_max,
+            budget: options.budget.clone(),
             unmap_after: options.unmap_after,
             prepare_wait: options.prepare_wait,
             lock_tail: options.lock_tail,

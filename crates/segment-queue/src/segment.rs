@@ -16,7 +16,7 @@ use crate::error::QueueError;
 use crate::guard::{read, write};
 use crate::name::segment_name;
 use crate::options::NameSync;
-use crate::unmap::{NEVER, UseClock};
+use crate::unmap::{MapBudget, NEVER, UseClock};
 
 /// What all segments of a queue share.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Home<I: Io> {
     pub(crate) name_sync: NameSync,
     pub(crate) advice: Advice,
     pub(crate) mapped_len_max: Option<u64>,
+    pub(crate) budget: Option<MapBudget>,
     pub(crate) unmap_after: Option<Duration>,
     pub(crate) prepare_wait: Duration,
     pub(crate) lock_tail: bool,
@@ -75,6 +76,9 @@ impl<I: Io> Kept<I> {
     fn new(home: &Arc<Home<I>>, region: Arc<AppendRegion<I::Map>>) -> Self {
         home.mapped_len
             .fetch_add(home.segment_len, Ordering::Relaxed);
+        if let Some(budget) = &home.budget {
+            budget.add(home.segment_len);
+        }
         Self {
             region,
             home: Arc::clone(home),
@@ -87,6 +91,9 @@ impl<I: Io> Drop for Kept<I> {
         self.home
             .mapped_len
             .fetch_sub(self.home.segment_len, Ordering::Relaxed);
+        if let Some(budget) = &self.home.budget {
+            budget.give_back(self.home.segment_len);
+        }
     }
 }
 

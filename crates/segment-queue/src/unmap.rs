@@ -33,6 +33,53 @@ pub(crate) struct UseClock {
     began_ms: OnceLock<u64>,
 }
 
+/// Bytes that the queues which share it may have mapped together. A handle: clones are the same
+/// budget.
+#[derive(Debug, Clone)]
+pub struct MapBudget(Arc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    len_max: u64,
+    /// Bytes of the mappings that segments of all queues keep; orders nothing.
+    mapped_len: AtomicU64,
+}
+
+impl MapBudget {
+    /// A budget of so many bytes.
+    pub fn new(len_max: u64) -> Self {
+        Self(Arc::new(Budget {
+            len_max,
+            mapped_len: AtomicU64::new(0),
+        }))
+    }
+
+    /// Bytes that the queues keep mapped now.
+    pub fn mapped_len(&self) -> u64 {
+        self.0.mapped_len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, len: u64) {
+        self.0.mapped_len.fetch_add(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_back(&self, len: u64) {
+        self.0.mapped_len.fetch_sub(len, Ordering::Relaxed);
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.mapped_len() > self.0.len_max
+    }
+}
+
+impl PartialEq for MapBudget {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for MapBudget {}
+
 /// What [`SegmentQueue::step_unmap`] let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unmapped {
@@ -89,7 +136,8 @@ impl<I: Io> SegmentQueue<I> {
 
     /// Unmaps the segments that were not read for
     /// [`unmap_after`](crate::SegmentQueueOptions::unmap_after), and the least recently read ones
-    /// until [`mapped_len_max`](crate::SegmentQueueOptions::mapped_len_max) is kept. To be called
+    /// until [`mapped_len_max`](crate::SegmentQueueOptions::mapped_len_max) and
+    /// [`budget`](crate::SegmentQueueOptions::budget) are kept. To be called
     /// now and then, several times within `unmap_after`; `now` is of any clock that never runs
     /// backwards.
     ///
@@ -114,18 +162,24 @@ impl<I: Io> SegmentQueue<I> {
     /// Unmaps the least recently used until the budget is kept; `mapped`, an offset in the segment
     /// that was mapped just now, stays.
     pub(crate) fn keep_budget(&self, mapped: Option<u64>, unmapped: &mut Unmapped) {
-        let most = self.home.mapped_len_max.unwrap_or(u64::MAX);
-        if self.mapped_len() <= most {
+        if !self.is_too_much_mapped() {
             return;
         }
         let mut idle = self.idle_segments(mapped);
         idle.sort_unstable_by_key(|(segment, used)| (*used, segment.base()));
         for (segment, _) in idle {
-            if self.mapped_len() <= most {
+            if !self.is_too_much_mapped() {
                 break;
             }
             unmapped.add(&segment);
         }
+    }
+
+    fn is_too_much_mapped(&self) -> bool {
+        let home = &self.home;
+        home.mapped_len_max
+            .is_some_and(|most| self.mapped_len() > most)
+            || home.budget.as_ref().is_some_and(MapBudget::is_exceeded)
     }
 
     /// Maps by `map`. If address space or map entries are used up, what is idle is unmapped, readers

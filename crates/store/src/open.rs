@@ -14,7 +14,7 @@ use message::RecordView;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, IoError};
 
-use segment_queue::FlushPolicy;
+use segment_queue::{FlushPolicy, MapBudget};
 
 use crate::batches::Batches;
 use crate::begin::{DerivedEnds, Found};
@@ -68,11 +68,16 @@ pub(crate) fn open<I: Io>(
     let begun = clock.monotonic();
     let ownership = Ownership::take(io, &options.root).map_err(OpenError::Lock)?;
     let mut phases = Vec::new();
-    let opening = CommitLog::open(io.clone(), options.commit_log(), Arc::clone(clock))?;
+    let budget = options.mapped_len_max.map(MapBudget::new);
+    let opening = CommitLog::open(
+        io.clone(),
+        options.commit_log(budget.as_ref()),
+        Arc::clone(clock),
+    )?;
     let found = Found::read(io, options, ownership.last_exit(), &opening)?;
     let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
     let damaged_segments: Vec<_> = damaged_segments.collect();
-    let derived = Derived::open(io, options, &found, clock, &mut phases)?;
+    let derived = Derived::open(io, options, budget.as_ref(), &found, clock, &mut phases)?;
     let from = found.recover_from(&opening, &derived.ends(&opening)?)?;
     derived.complete_last_keys(&opening, from.offset)?;
     let Derived {
@@ -198,6 +203,7 @@ impl<I: Io> Derived<I> {
     fn open(
         io: &I,
         options: &StoreOptions,
+        budget: Option<&MapBudget>,
         found: &Found,
         clock: &Arc<dyn Clock>,
         phases: &mut Vec<Phase>,
@@ -210,7 +216,7 @@ impl<I: Io> Derived<I> {
         let (set, queue_report) = ConsumeQueueSet::open(
             io.clone(),
             &options.queue_dir(),
-            options.consume_queues(),
+            options.consume_queues(budget),
             queue_policy,
         )?;
         phases.push(Phase {

@@ -9,6 +9,7 @@ use consumequeue::{ConsumeQueueOptions, ExtensionOptions};
 use indexfile::IndexOptions;
 use message::Limits;
 use mmap_core::Advice;
+use segment_queue::MapBudget;
 
 use crate::clean::CleanOptions;
 use crate::delay::DelayLevels;
@@ -63,6 +64,12 @@ pub struct StoreOptions {
     pub limits: Limits,
     /// Delays of the levels 1, 2, ... (`messageDelayLevel`).
     pub delay_levels: DelayLevels,
+    /// Bytes of the log, the queues and their extensions that may be mapped at a time; those read
+    /// least recently are unmapped when there are more. The ends stay, and what readers hold. Page
+    /// tables take 4 KiB for each 2 MiB that are touched. Default: 16 GiB.
+    pub mapped_len_max: Option<u64>,
+    /// How long a file that is not read stays mapped. Default: 1 h (`commitLogSwapMapInterval`).
+    pub unmap_after: Option<Duration>,
     /// Bounds of one read.
     pub read: ReadLimits,
     /// How long messages are kept, and what a full disk does.
@@ -103,14 +110,18 @@ impl StoreOptions {
             derived_flush_interval: Duration::from_secs(1),
             limits: Limits::default(),
             delay_levels: DelayLevels::default(),
+            mapped_len_max: Some(16 << 30),
+            unmap_after: Some(Duration::from_secs(3600)),
             read: ReadLimits::DEFAULT,
             clean: CleanOptions::DEFAULT,
             recovery: RecoveryPolicy::default(),
         }
     }
 
-    pub(crate) fn commit_log(&self) -> CommitLogOptions {
+    pub(crate) fn commit_log(&self, budget: Option<&MapBudget>) -> CommitLogOptions {
         CommitLogOptions {
+            budget: budget.cloned(),
+            unmap_after: self.unmap_after,
             segment_len: self.segment_len,
             flush: self.flush,
             limits: self.limits,
@@ -128,8 +139,10 @@ impl StoreOptions {
         }
     }
 
-    pub(crate) fn consume_queues(&self) -> ConsumeQueueOptions {
+    pub(crate) fn consume_queues(&self, budget: Option<&MapBudget>) -> ConsumeQueueOptions {
         ConsumeQueueOptions {
+            budget: budget.cloned(),
+            unmap_after: self.unmap_after,
             extensions: Some(ExtensionOptions {
                 root: self.root.join("consumequeue_ext"),
                 file_len: self.extension_file_len,

@@ -110,6 +110,7 @@ fn run_clean<I: Io>(core: &Core<I>, end: &Receiver<()>) {
     let mut was_asked = false;
     loop {
         core.step_watch();
+        core.step_unmap();
         let now = core.clock.monotonic();
         let is_asked = core.cleaner.is_asked();
         if now >= due || (is_asked && !was_asked) {

@@ -530,6 +530,12 @@ impl<I: Io> MessageStore<I> {
         self.core.step_watch();
     }
 
+    /// Unmaps what nobody has read for a while, and what is beyond the budget of mapped bytes. For a
+    /// store without threads.
+    pub fn step_unmap(&self) {
+        self.core.step_unmap();
+    }
+
     /// One round of cleaning; see [`CleanOptions`](crate::CleanOptions). `pause` is called between
     /// two files, and says whether to go on. For a store without threads.
     ///
@@ -755,6 +761,15 @@ impl<I: Io> Core<I> {
     }
 
     /// Looks at the disks and at the log's state.
+    /// Unmaps what nobody has read for a while, and what is beyond the budget of mapped bytes.
+    pub(crate) fn step_unmap(&self) {
+        let now = self.clock.monotonic();
+        self.dispatcher.queues.set().step_unmap(now);
+        self.log
+            .segments()
+            .step_unmap(now, &[self.log.min_offset()]);
+    }
+
     pub(crate) fn step_watch(&self) {
         self.cleaner
             .look_at_disks(&self.cleanable(), &self.troubles);

@@ -344,6 +344,13 @@ const USED: &[Key] = &[
     ),
     key!("enabledAppendPropCRC", store.crc_property, flag),
     key!("messageDelayLevel", store.delay_levels, delay_levels),
+    key!("foliomq.maxMappedBytes", store.mapped_len_max, bound),
+    key!("mappedFileSwapEnable", store.unmap, flag),
+    key!(
+        "commitLogSwapMapInterval",
+        store.unmap_after,
+        millis(1_000, 31_536_000_000)
+    ),
     key!("maxMsgsNumBatch", store.query_count_max, number(1, 65_536)),
     key!(
         "fileReservedTime",
@@ -640,8 +647,7 @@ clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout clientManageThreadPoo
 clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
 clientRequestThreadPoolQueueCapacity clusterTest coldDataFlowControlEnable coldDataScanEnable
 combineAssignOffsetCQType combineCQLoadingCQTypes combineCQMaxExtraSearchCommitLogFiles
-combineCQPreferCQType commercialEnable
-commitLogForceSwapMapInterval commitLogSwapMapInterval
+combineCQPreferCQType commercialEnable commitLogForceSwapMapInterval
 commitLogSwapMapReserveFileNum compactionCqMappedFileSize compactionMappedFileSize
 compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv compressedRegister
 configBlackList configManagerVersion configStorePath connectTimeoutMillis
@@ -675,7 +681,7 @@ litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity loadBalancePollNam
 loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
 logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
 logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog
-mappedFileSwapEnable maxAsyncPutMessageRequests
+maxAsyncPutMessageRequests
 maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
 maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize
 maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles maxSlaveResendLength

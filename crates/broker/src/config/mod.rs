@@ -289,6 +289,12 @@ pub struct StoreConfig {
     pub crc_property: bool,
     /// `messageDelayLevel`: the delays, level 1 first.
     pub delay_levels: Vec<Duration>,
+    /// `foliomq.maxMappedBytes`: bytes of files that may be mapped at a time; 0 is no bound.
+    pub mapped_len_max: Option<u64>,
+    /// `mappedFileSwapEnable`: files that are not read are unmapped.
+    pub unmap: bool,
+    /// `commitLogSwapMapInterval`: after so long.
+    pub unmap_after: Duration,
     /// `maxMsgsNumBatch`: most messages a query returns.
     pub query_count_max: usize,
     /// `fileReservedTime`, `deleteWhen`, the disk's watermarks, ...: how long messages are kept.
@@ -576,6 +582,9 @@ impl Default for StoreConfig {
             body_len_max: 4 * 1024 * 1024,
             crc_property: false,
             delay_levels: levels.map(Duration::from_secs).collect(),
+            mapped_len_max: Some(16 << 30),
+            unmap: true,
+            unmap_after: Duration::from_secs(3600),
             query_count_max: 64,
             clean: CleanOptions::DEFAULT,
         }
