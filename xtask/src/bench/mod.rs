@@ -12,6 +12,7 @@ mod folklore;
 mod frames;
 mod load;
 mod memory;
+mod replay;
 mod report;
 mod servers;
 mod zerocopy;
@@ -28,6 +29,7 @@ use crate::workspace;
 use classic::ClassicArguments;
 use flush::FlushArguments;
 use folklore::FolkloreArguments;
+use replay::ReplayArguments;
 use servers::ServersArguments;
 use zerocopy::ZeroCopyArguments;
 
@@ -45,6 +47,8 @@ pub enum BenchCommand {
     ZeroCopy(ZeroCopyArguments),
     /// Sends and pulls against an echo server, our broker and Java's, in turn.
     Servers(ServersArguments),
+    /// Producers alone and beside a consumer that goes through old messages.
+    Replay(ReplayArguments),
     /// The echo server alone, until it is killed.
     Echo {
         /// Where it listens.
@@ -60,6 +64,7 @@ const QUICK: &[&[&str]] = &[
     &["folklore"],
     &["servers", "--servers", "echo,ours", "--only", "x 1"],
     &["zerocopy"],
+    &["replay"],
 ];
 
 /// Runs a bench.
@@ -71,6 +76,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Folklore(arguments) => arguments.common(),
         BenchCommand::Servers(arguments) => arguments.common(),
         BenchCommand::ZeroCopy(arguments) => arguments.common(),
+        BenchCommand::Replay(arguments) => arguments.common(),
     };
     if cfg!(any(debug_assertions, feature = "fault")) && !common.is_quick() {
         return run_release();
@@ -82,6 +88,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Folklore(arguments) => folklore::run(arguments),
         BenchCommand::Servers(arguments) => servers::run(arguments),
         BenchCommand::ZeroCopy(arguments) => zerocopy::run(arguments),
+        BenchCommand::Replay(arguments) => replay::run(arguments),
     }
 }
 

@@ -279,7 +279,10 @@ fn put_store(broker: &Broker, table: &mut BTreeMap<String, String>) {
         ("earliestMessageTimeStamp", earliest.to_string()),
         ("foliomq.mappedBytes", counters::mapped_bytes().to_string()),
         ("foliomq.mappedFiles", counters::mapped_files().to_string()),
-        ("foliomq.coldReads", broker.readers.begun_count().to_string()),
+        (
+            "foliomq.coldReads",
+            broker.readers.begun_count().to_string(),
+        ),
         (
             "foliomq.coldReadsWaiting",
             broker.readers.waiting_count().to_string(),
