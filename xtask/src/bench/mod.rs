@@ -15,6 +15,7 @@ mod memory;
 mod replay;
 mod report;
 mod servers;
+mod start;
 mod zerocopy;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use flush::FlushArguments;
 use folklore::FolkloreArguments;
 use replay::ReplayArguments;
 use servers::ServersArguments;
+use start::StartArguments;
 use zerocopy::ZeroCopyArguments;
 
 /// What to measure.
@@ -49,6 +51,8 @@ pub enum BenchCommand {
     Servers(ServersArguments),
     /// Producers alone and beside a consumer that goes through old messages.
     Replay(ReplayArguments),
+    /// Start to the first send, memory, many queues and connections.
+    Start(StartArguments),
     /// The echo server alone, until it is killed.
     Echo {
         /// Where it listens.
@@ -63,6 +67,7 @@ const QUICK: &[&[&str]] = &[
     &["flush"],
     &["folklore"],
     &["servers", "--servers", "echo,ours", "--only", "x 1"],
+    &["start"],
     &["zerocopy"],
     &["replay"],
 ];
@@ -77,6 +82,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Servers(arguments) => arguments.common(),
         BenchCommand::ZeroCopy(arguments) => arguments.common(),
         BenchCommand::Replay(arguments) => arguments.common(),
+        BenchCommand::Start(arguments) => arguments.common(),
     };
     if cfg!(any(debug_assertions, feature = "fault")) && !common.is_quick() {
         return run_release();
@@ -89,6 +95,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::Servers(arguments) => servers::run(arguments),
         BenchCommand::ZeroCopy(arguments) => zerocopy::run(arguments),
         BenchCommand::Replay(arguments) => replay::run(arguments),
+        BenchCommand::Start(arguments) => start::run(arguments),
     }
 }
 
