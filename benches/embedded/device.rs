@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo};
 
-use crate::sample::{Laps, Sample, Usage};
+use benches::sample::{Laps, Sample, Usage};
 
 const FILE_LEN: u64 = 64 << 20;
 const PIECE_LEN: usize = 1 << 20;

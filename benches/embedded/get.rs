@@ -10,7 +10,7 @@ use benches::{Messages, QUEUES, TOPIC};
 use store::{AllMessages, GetLimits, MessageStore, StoreOptions};
 
 use crate::put::await_dispatch;
-use crate::sample::{Laps, Latencies, Sample, Usage, latencies};
+use benches::sample::{Laps, Latencies, Sample, Usage, latencies};
 
 /// Messages of one read, as a pull's.
 const READ_COUNT: usize = 32;
@@ -77,7 +77,7 @@ pub(crate) fn run(dir: &Path, readers: usize, messages: u64, millis: u64) -> Res
 fn fill(store: &MessageStore, count: u64) -> Result<()> {
     let mut messages = Messages::new(0);
     for number in 0..count {
-        let mut message = messages.next();
+        let mut message = messages.make();
         message.queue_id = (number / RUN % QUEUES as u64) as i32;
         store.put(&message)?;
     }
@@ -120,5 +120,6 @@ fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let words = words.iter().map(|word| u64::from_be_bytes(*word));
     let sum = words.fold(0, u64::wrapping_add);
-    rest.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
+    rest.iter()
+        .fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }

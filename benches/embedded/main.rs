@@ -12,7 +12,6 @@
 mod device;
 mod get;
 mod put;
-mod sample;
 mod sync;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use benches::Messages;
 use store::{MessageStore, StoreOptions};
 
-use crate::sample::{Laps, Latencies, Sample, Usage, latencies};
+use benches::sample::{Laps, Latencies, Sample, Usage, latencies};
 
 /// How often it is looked whether dispatch has caught up.
 const POLL: Duration = Duration::from_micros(200);
@@ -33,7 +33,9 @@ pub(crate) fn run(dir: &Path, threads: usize, messages: u64, sustained: bool) ->
             })
             .collect();
         let join = |worker: thread::ScopedJoinHandle<'_, Result<Latencies>>| {
-            worker.join().map_err(|_| anyhow!("a putting thread panicked"))?
+            worker
+                .join()
+                .map_err(|_| anyhow!("a putting thread panicked"))?
         };
         workers.into_iter().map(join).collect::<Result<Vec<_>>>()
     })?;
@@ -69,7 +71,7 @@ const WARM_UP: u64 = 10_000;
 fn warm_up(store: &MessageStore) -> Result<()> {
     let mut messages = Messages::new(0);
     for _ in 0..WARM_UP {
-        store.put(&messages.next())?;
+        store.put(&messages.make())?;
     }
     await_dispatch(store);
     Ok(())
@@ -79,7 +81,7 @@ fn put(store: &MessageStore, first: u64, count: u64) -> Result<Latencies> {
     let mut messages = Messages::new(first);
     let mut laps = Laps::start()?;
     for _ in 0..count {
-        store.put(&messages.next())?;
+        store.put(&messages.make())?;
         laps.lap();
     }
     Ok(laps.latency_ns)
@@ -99,5 +101,7 @@ fn check(store: &MessageStore, count: u64) -> Result<()> {
     if found.cast_unsigned() == count {
         return Ok(());
     }
-    Err(anyhow!("{count} messages were put, and queues hold {found}"))
+    Err(anyhow!(
+        "{count} messages were put, and queues hold {found}"
+    ))
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use benches::Messages;
 use store::{FlushMode, MessageStore, StoreOptions};
 
-use crate::sample::{Laps, Latencies, Sample, Usage, latencies};
+use benches::sample::{Laps, Latencies, Sample, Usage, latencies};
 
 pub(crate) fn run(dir: &Path, producers: usize, millis: u64) -> Result<Sample> {
     let mut options = StoreOptions::new(dir);
@@ -17,7 +17,7 @@ pub(crate) fn run(dir: &Path, producers: usize, millis: u64) -> Result<Sample> {
     let (store, _report) = MessageStore::open(options)?;
     let mut messages = Messages::new(0);
     for _ in 0..100 {
-        store.put(&messages.next())?.ticket.wait()?;
+        store.put(&messages.make())?.ticket.wait()?;
     }
     let time = Duration::from_millis(millis);
     let barrier = Barrier::new(producers);
@@ -62,7 +62,7 @@ fn put(store: &MessageStore, first: u64, end: Instant) -> Result<Latencies> {
     let mut messages = Messages::new(first);
     let mut laps = Laps::start()?;
     loop {
-        store.put(&messages.next())?.ticket.wait()?;
+        store.put(&messages.make())?.ticket.wait()?;
         if laps.lap() >= end {
             return Ok(laps.latency_ns);
         }

@@ -5,6 +5,8 @@
 //! measurements of the store for `cargo xtask bench store`. Whole runs against other servers are
 //! `cargo xtask bench servers`.
 
+pub mod sample;
+
 use message::Message;
 
 /// Bytes of a body.
@@ -48,7 +50,7 @@ impl Messages {
 
     /// The next message.
     #[inline]
-    pub fn next(&mut self) -> Message<'_> {
+    pub fn make(&mut self) -> Message<'_> {
         let number = self.number;
         self.number += 1;
         let digits = hexadecimal(number);
@@ -81,7 +83,11 @@ fn hexadecimal(number: u64) -> [u8; DIGITS] {
     let mut digits = [0; DIGITS];
     for (index, digit) in digits.iter_mut().enumerate() {
         let nibble = (number >> (60 - 4 * index)) as u8 & 15;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'A' - 10 + nibble };
+        *digit = if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'A' - 10 + nibble
+        };
     }
     digits
 }

@@ -6,10 +6,12 @@
 mod classic;
 mod cost;
 mod echo;
+mod engines;
 mod files;
 mod flush;
 mod folklore;
 mod frames;
+mod growth;
 mod load;
 mod memory;
 mod replay;
@@ -28,8 +30,10 @@ use clap::Subcommand;
 use crate::workspace;
 
 use classic::ClassicArguments;
+use engines::EnginesArguments;
 use flush::FlushArguments;
 use folklore::FolkloreArguments;
+use growth::{FillArguments, GrowthArguments};
 use replay::ReplayArguments;
 use servers::ServersArguments;
 use start::StartArguments;
@@ -53,6 +57,13 @@ pub enum BenchCommand {
     Replay(ReplayArguments),
     /// Start to the first send, memory, many queues and connections.
     Start(StartArguments),
+    /// The same messages into our store, Java's and other embedded engines, in turn.
+    Engines(EnginesArguments),
+    /// What a message costs as segments, queues, connections and consumers become more.
+    Growth(GrowthArguments),
+    /// Fills a store and is killed: a part of `growth`.
+    #[command(hide = true)]
+    Fill(FillArguments),
     /// The echo server alone, until it is killed.
     Echo {
         /// Where it listens.
@@ -66,6 +77,7 @@ const QUICK: &[&[&str]] = &[
     &["classic"],
     &["flush"],
     &["folklore"],
+    &["growth"],
     &["servers", "--servers", "echo,ours", "--only", "x 1"],
     &["start"],
     &["zerocopy"],
@@ -76,10 +88,13 @@ const QUICK: &[&[&str]] = &[
 pub fn run(command: &BenchCommand) -> Result<()> {
     let common = match command {
         BenchCommand::Echo { listen } => return echo::serve(*listen),
+        BenchCommand::Fill(arguments) => return growth::fill(arguments),
         BenchCommand::Classic(arguments) => arguments.common(),
         BenchCommand::Flush(arguments) => arguments.common(),
         BenchCommand::Folklore(arguments) => arguments.common(),
         BenchCommand::Servers(arguments) => arguments.common(),
+        BenchCommand::Engines(arguments) => arguments.common(),
+        BenchCommand::Growth(arguments) => arguments.common(),
         BenchCommand::ZeroCopy(arguments) => arguments.common(),
         BenchCommand::Replay(arguments) => arguments.common(),
         BenchCommand::Start(arguments) => arguments.common(),
@@ -88,11 +103,13 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         return run_release();
     }
     match command {
-        BenchCommand::Echo { .. } => Ok(()),
+        BenchCommand::Echo { .. } | BenchCommand::Fill(_) => Ok(()),
         BenchCommand::Classic(arguments) => classic::run(arguments),
         BenchCommand::Flush(arguments) => flush::run(arguments),
         BenchCommand::Folklore(arguments) => folklore::run(arguments),
         BenchCommand::Servers(arguments) => servers::run(arguments),
+        BenchCommand::Engines(arguments) => engines::run(arguments),
+        BenchCommand::Growth(arguments) => growth::run(arguments),
         BenchCommand::ZeroCopy(arguments) => zerocopy::run(arguments),
         BenchCommand::Replay(arguments) => replay::run(arguments),
         BenchCommand::Start(arguments) => start::run(arguments),

@@ -18,7 +18,7 @@ use crate::process::{self, Server};
 use crate::workspace;
 
 /// How RocketMQ 5.3.3 ships its broker (`bin/runbroker.sh`), without the log file options.
-const JAVA_FLAGS: &[&str] = &[
+pub(in crate::bench) const JAVA_FLAGS: &[&str] = &[
     "-server",
     "-Xms8g",
     "-Xmx8g",
@@ -54,6 +54,34 @@ impl Kind {
     }
 }
 
+/// What an acknowledgement means, by RocketMQ's `flushDiskType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Flush {
+    /// The message is in the page cache.
+    Async,
+    /// It is on the device.
+    Sync,
+}
+
+impl Flush {
+    fn key(self) -> &'static str {
+        match self {
+            Flush::Async => "flushDiskType=ASYNC_FLUSH",
+            Flush::Sync => "flushDiskType=SYNC_FLUSH",
+        }
+    }
+
+    pub(in crate::bench) fn about(self) -> &'static str {
+        match self {
+            Flush::Async => "Asynchronous flush (`ASYNC_FLUSH`) on both brokers.",
+            Flush::Sync => {
+                "Each send waits for the device (`SYNC_FLUSH`) on both brokers; the echo server \
+                 keeps nothing."
+            }
+        }
+    }
+}
+
 /// What a process has used up so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::bench) struct Usage {
@@ -77,7 +105,7 @@ pub(in crate::bench) struct Measured {
 
 impl Measured {
     /// Starts a server with its store in a new directory below `base`.
-    pub(in crate::bench) fn start(kind: Kind, base: &Path) -> Result<Self> {
+    pub(in crate::bench) fn start(kind: Kind, flush: Flush, base: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(base)?;
         let address = process::free_address()?;
         let name_server_address = process::free_address()?;
@@ -95,9 +123,12 @@ impl Measured {
                     .arg(dir.path().join("store"));
                 command.args(["--listen", &address.to_string()]);
                 command.args(["--namesrv-listen", &name_server_address.to_string()]);
+                let conf = dir.path().join("broker.conf");
+                fs::write(&conf, format!("{}\n", flush.key()))?;
+                command.arg("-c").arg(conf);
                 command
             }
-            Kind::Java => java_command(dir.path(), address, name_server_address)?,
+            Kind::Java => java_command(dir.path(), flush, address, name_server_address)?,
         };
         let log = dir.path().join("server.log");
         let begun = Instant::now();
@@ -179,7 +210,12 @@ impl Measured {
     }
 }
 
-fn java_command(dir: &Path, address: SocketAddr, name_server: SocketAddr) -> Result<Command> {
+fn java_command(
+    dir: &Path,
+    flush: Flush,
+    address: SocketAddr,
+    name_server: SocketAddr,
+) -> Result<Command> {
     let store = dir.join("store");
     let name_server_conf = dir.join("namesrv.conf");
     let broker_conf = dir.join("broker.conf");
@@ -195,10 +231,11 @@ fn java_command(dir: &Path, address: SocketAddr, name_server: SocketAddr) -> Res
         &broker_conf,
         format!(
             "brokerName=bench\nbrokerIP1=127.0.0.1\nlistenPort={}\nhaListenPort={}\n\
-             storePathRootDir={}\nnamesrvAddr={name_server}\n",
+             storePathRootDir={}\nnamesrvAddr={name_server}\n{}\n",
             address.port(),
             address.port() + 1,
-            store.display()
+            store.display(),
+            flush.key()
         ),
     )?;
     let mut command = process::command("java");

@@ -1,7 +1,7 @@
 //! `cargo xtask bench servers`: sends and pulls against an echo server, our broker and Java's, each
 //! a process of its own, in turn on one machine.
 
-mod measured;
+pub(super) mod measured;
 mod table;
 
 use std::time::Duration;
@@ -16,10 +16,10 @@ use super::load::{self, Load, LoadKind, Outcome, QUEUES};
 use super::memory;
 use super::report::{Common, Report, Table};
 use crate::interop::java;
-use measured::{Kind, Measured};
+use measured::{Flush, Kind, Measured};
 
 /// The topic of the measured messages.
-const TOPIC: &str = "BenchTopic";
+pub(super) const TOPIC: &str = "BenchTopic";
 /// Most bytes of log that a second of sends comes to.
 const WRITTEN_PER_SECOND_MAX: usize = 2 << 30;
 const PULL_COUNT: usize = 32;
@@ -28,7 +28,7 @@ const ABOUT: &str = "One load generator that speaks the wire protocol, an echo s
 and does nothing else (what sockets and wake-ups allow here), our broker, and Apache RocketMQ 5.3.3 \
 with the flags of its `runbroker.sh`, each a process of its own on the same processors. They are \
 measured in turn, row by row; those that wait are stopped (SIGSTOP). `16 x 4` is 16 connections \
-with 4 requests outstanding on each. Asynchronous flush, messages with TAGS, KEYS and UNIQ_KEY; \
+with 4 requests outstanding on each. Messages with TAGS, KEYS and UNIQ_KEY; \
 pulls by cursors over four queues. CPU is the server's.";
 
 /// What `cargo xtask bench servers` takes.
@@ -42,6 +42,9 @@ pub struct ServersArguments {
         default_value = "echo,ours,java"
     )]
     servers: Vec<Kind>,
+    /// When our broker and Java's acknowledge a send; the echo server keeps nothing.
+    #[arg(long, value_enum, default_value = "async")]
+    flush: Flush,
     /// Body lengths in bytes.
     #[arg(long, value_delimiter = ',', default_value = "1024")]
     bodies: Vec<usize>,
@@ -119,7 +122,8 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
     let mut running = Vec::new();
     for kind in &arguments.servers {
         eprintln!("starting {}", kind.name());
-        let server = Measured::start(*kind, &common.base()).with_context(|| kind.name())?;
+        let server =
+            Measured::start(*kind, arguments.flush, &common.base()).with_context(|| kind.name())?;
         warm(&server, warm_up)?;
         server.pause()?;
         running.push(server);
@@ -154,6 +158,7 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
         table::add_process(&mut processes, server)?;
     }
     report.text(ABOUT);
+    report.text(arguments.flush.about());
     report.plot(table::rate_plot(&table));
     report.plot(table::cpu_plot(&table));
     report.table(table);
@@ -218,7 +223,7 @@ fn measure(
 }
 
 /// The maximum offsets of the topic's queues.
-fn queue_ends(server: &Measured, topic: &str) -> Result<Vec<u64>> {
+pub(super) fn queue_ends(server: &Measured, topic: &str) -> Result<Vec<u64>> {
     let address = server.address.to_string();
     let mut connection = client::Connection::connect(&address, Duration::from_secs(5))?;
     (0..i32::from(QUEUES))

@@ -1,4 +1,4 @@
-//! What one measurement came to.
+//! What one measurement of an engine in its own process came to.
 
 use std::time::{Duration, Instant};
 
@@ -7,34 +7,35 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 /// Times of single operations, in nanoseconds: three digits, up to a minute.
-pub(crate) type Latencies = Histogram<u64>;
+pub type Latencies = Histogram<u64>;
 
 /// An empty histogram.
-pub(crate) fn latencies() -> Result<Latencies> {
+pub fn latencies() -> Result<Latencies> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
 /// One measurement.
 #[derive(Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Operations: messages, or syncs.
-    pub(crate) count: u64,
+    pub count: u64,
     /// Bytes written or read.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// All the time that counts.
-    pub(crate) elapsed: Duration,
+    pub elapsed: Duration,
     /// The part of it in which the callers were at work, where that is another one.
-    pub(crate) callers: Option<Duration>,
+    pub callers: Option<Duration>,
     /// Of each operation as its caller sees it.
-    pub(crate) latency_ns: Latencies,
+    pub latency_ns: Latencies,
     /// What the process used meanwhile.
-    pub(crate) usage: Usage,
+    pub usage: Usage,
     /// What the readers summed, so that nothing is left out.
-    pub(crate) sum: Option<u64>,
+    pub sum: Option<u64>,
 }
 
 impl Sample {
-    pub(crate) fn to_json(&self) -> Value {
+    /// As the line that a program of single measurements prints.
+    pub fn to_json(&self) -> Value {
         let at = |quantile| self.latency_ns.value_at_quantile(quantile);
         json!({
             "count": self.count,
@@ -54,14 +55,16 @@ impl Sample {
 
 /// What the process has used.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    pub(crate) cpu: Duration,
-    pub(crate) minor_faults: u64,
+pub struct Usage {
+    /// Of all threads.
+    pub cpu: Duration,
+    /// Pages mapped without reading them.
+    pub minor_faults: u64,
 }
 
 impl Usage {
     /// Since the process began.
-    pub(crate) fn now() -> Result<Self> {
+    pub fn now() -> Result<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat")?;
         let (_, fields) = stat.rsplit_once(") ").context("no fields in stat")?;
         let fields: Vec<&str> = fields.split(' ').collect();
@@ -76,7 +79,8 @@ impl Usage {
         })
     }
 
-    pub(crate) fn since(self, before: Self) -> Self {
+    /// What was used between two looks.
+    pub fn since(self, before: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             minor_faults: self.minor_faults.saturating_sub(before.minor_faults),
@@ -86,13 +90,15 @@ impl Usage {
 
 /// A clock that is read once for each operation: the end of one is the beginning of the next.
 #[derive(Debug)]
-pub(crate) struct Laps {
+pub struct Laps {
     last: Instant,
-    pub(crate) latency_ns: Latencies,
+    /// Of each operation.
+    pub latency_ns: Latencies,
 }
 
 impl Laps {
-    pub(crate) fn start() -> Result<Self> {
+    /// Begins now.
+    pub fn start() -> Result<Self> {
         let latency_ns = latencies()?;
         Ok(Self {
             last: Instant::now(),
@@ -102,7 +108,7 @@ impl Laps {
 
     /// Counts an operation that ends now; returns when that is.
     #[inline]
-    pub(crate) fn lap(&mut self) -> Instant {
+    pub fn lap(&mut self) -> Instant {
         let now = Instant::now();
         let nanos = now.duration_since(self.last).as_nanos() as u64;
         self.latency_ns.saturating_record(nanos);

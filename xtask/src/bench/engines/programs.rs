@@ -1,0 +1,139 @@
+//! The programs that measure: one process for each measurement of a native engine, and one JVM.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::Work;
+use crate::bench::report::Common;
+use crate::bench::servers::measured::JAVA_FLAGS;
+use crate::interop::java;
+use crate::process::{self, Guarded};
+use crate::workspace;
+
+pub(super) const JAVA: &str = "java";
+/// Milliseconds of puts before Java is measured, so that its code is compiled.
+const WARM_UP_MILLIS: u64 = 6_000;
+const MANIFEST: &str = "benches/engines/Cargo.toml";
+
+/// The programs, ready to measure.
+#[derive(Debug)]
+pub(super) struct Programs {
+    native: PathBuf,
+    dir: PathBuf,
+    java: Option<Java>,
+    /// Messages that are read.
+    read: u64,
+}
+
+/// The JVM with Java's stores.
+#[derive(Debug)]
+struct Java {
+    process: Guarded,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Programs {
+    /// Builds the package of native engines, and starts Java where it takes part.
+    pub(super) fn start(dir: &Path, common: &Common, with_java: bool) -> Result<Self> {
+        // A workspace of its own, which `cargo build` at the root does not see.
+        let target_dir = workspace::target_dir();
+        let mut build = workspace::cargo_command(&["build", "--release", "--quiet"]);
+        build.args(["--locked", "--manifest-path", MANIFEST, "--target-dir"]);
+        workspace::run(build.arg(&target_dir))?;
+        let java = match with_java {
+            true => Some(Java::start(dir, common)?),
+            false => None,
+        };
+        Ok(Self {
+            native: target_dir.join("release/engines"),
+            dir: dir.to_owned(),
+            java,
+            read: common.choose(300_000, 10_000),
+        })
+    }
+
+    /// Measures an engine once.
+    pub(super) fn measure(
+        &mut self,
+        engine: &str,
+        work: Work,
+        millis: u64,
+        messages: u64,
+    ) -> Result<Value> {
+        if engine == JAVA {
+            let java = self.java.as_mut().context("Java takes no part")?;
+            return java.measure(&match work {
+                Work::Put { threads } => format!("put {threads} {millis} {messages}"),
+                Work::Sync { threads } => format!("sync {threads} {millis}"),
+                Work::Read => format!("read {millis}"),
+            });
+        }
+        let mut command = Command::new(&self.native);
+        command.arg(engine).arg("--dir").arg(&self.dir);
+        let millis = millis.to_string();
+        match work {
+            Work::Put { threads } => command
+                .args(["put", "--threads", &threads.to_string()])
+                .args(["--messages", &messages.to_string()]),
+            Work::Sync { threads } => command.args(["sync", "--threads", &threads.to_string()]),
+            Work::Read => command.args(["read", "--messages", &self.read.to_string()]),
+        };
+        let line = workspace::output(command.args(["--millis", &millis]))?;
+        serde_json::from_str(&line).context("figures")
+    }
+}
+
+impl Java {
+    fn start(dir: &Path, common: &Common) -> Result<Self> {
+        let class_path = java::class_path()?;
+        let mut command = process::command("java");
+        command.args(JAVA_FLAGS);
+        command.arg(format!("-Duser.home={}", dir.display()));
+        command.args(["-cp", &class_path, "foliomq.interop.EngineBench"]);
+        command.arg(dir.join("java"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Guarded::spawn(&mut command, JAVA)?;
+        let input = process.child().stdin.take().context("no pipe")?;
+        let output = process.child().stdout.take().context("no pipe")?;
+        let mut java = Self {
+            process,
+            input,
+            output: BufReader::new(output),
+        };
+        let millis = common.choose(WARM_UP_MILLIS, 200);
+        java.ask(&format!("put 1 {millis} 4000000"))?;
+        java.ask(&format!("sync 8 {}", millis / 4))?;
+        java.ask(&format!("read {}", millis / 4))?;
+        java.signal(Signal::STOP)?;
+        Ok(java)
+    }
+
+    fn measure(&mut self, question: &str) -> Result<Value> {
+        self.signal(Signal::CONT)?;
+        let found = self.ask(question)?;
+        self.signal(Signal::STOP)?;
+        Ok(found)
+    }
+
+    fn ask(&mut self, question: &str) -> Result<Value> {
+        writeln!(self.input, "{question}")?;
+        let mut line = String::new();
+        // RocketMQ's logging speaks there too.
+        while !line.starts_with('{') {
+            line.clear();
+            self.output.read_line(&mut line)?;
+            ensure!(!line.is_empty(), "the JVM ended at {question:?}");
+        }
+        serde_json::from_str(&line).with_context(|| format!("answer {line:?}"))
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(self.process.child()), signal).context("signal Java")
+    }
+}
