@@ -117,9 +117,9 @@ impl<I: Io> Mapped<I> {
         Ok(self.position())
     }
 
-    /// Copies records of `len` bytes to the end and publishes them, all or none. Each is there from
-    /// the moment that its size is: a process killed in the middle of one leaves no record whose
-    /// body is whole and whose properties are not, which no CRC would tell.
+    /// Copies records of `len` bytes to the end, all or none; nobody sees them yet. Each is in the
+    /// file from the moment that its size is: a process killed in the middle of one leaves no record
+    /// whose body is whole and whose properties are not, which no CRC would tell.
     fn write(&mut self, records: &[RecordParts<'_>], len: u64) -> Result<(), QueueError> {
         if records.len() > 1 {
             self.writer.reserve(len).map_err(queue_error)?;
@@ -127,28 +127,31 @@ impl<I: Io> Mapped<I> {
         for parts in records {
             self.writer.append_head_last(parts).map_err(queue_error)?;
         }
-        self.writer.publish();
         Ok(())
     }
 }
 
 impl<I: Io> Core<I> {
+    /// `note` is called once the record is written and before anybody can see it.
     pub(crate) fn append(
         &self,
         record: &mut PreparedRecord<'_>,
         queue: &QueueCursor,
+        note: impl FnOnce(&Stamp),
     ) -> Result<Appended, AppendError> {
         let len = record.len() as u64;
         let (mut state, physical_offset) = self.room_for(len, queue)?;
         let queue_offset = queue.next();
         let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
-        let physical = physical_offset.cast_signed();
-        record.stamp(Stamp {
+        let stamp = Stamp {
             queue_offset,
-            physical_offset: physical,
+            physical_offset: physical_offset.cast_signed(),
             store_timestamp_ms,
-        });
+        };
+        record.stamp(stamp);
         self.write(&mut state, &[record.parts()], len)?;
+        note(&stamp);
+        state.publish();
         state.last_store_ms = store_timestamp_ms;
         let takes_queue_offset = record.sys_flag().transaction().takes_queue_offset();
         queue.advance(usize::from(takes_queue_offset));
@@ -186,6 +189,7 @@ impl<I: Io> Core<I> {
         }
         let parts: Vec<_> = records.iter().map(PreparedRecord::parts).collect();
         self.write(&mut state, &parts, len)?;
+        state.publish();
         state.last_store_ms = store_timestamp_ms;
         queue.advance(records.len());
         drop(state);
@@ -254,7 +258,7 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Copies records of `len` bytes to the end of the log. Readers see all or none of them.
+    /// Copies records of `len` bytes to the end of the log, all or none of them.
     fn write(
         &self,
         state: &mut AppendState<I>,
@@ -319,6 +323,13 @@ impl<I: Io> AppendState<I> {
     /// time search, expiry and recovery read the log as ordered by time.
     fn stamp_time(&self, now_ms: i64) -> i64 {
         now_ms.max(self.last_store_ms)
+    }
+
+    /// Lets readers see what was written. Gathered records are shown by the group commit.
+    fn publish(&mut self) {
+        if let AppendPath::Mapped(mapped) = &mut self.path {
+            mapped.writer.publish();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use message::{EncodeError, Message, Parsed, PreparedRecord, RecordView};
+use message::{EncodeError, Message, Parsed, PreparedRecord, RecordView, Stamp};
 use mmap_core::{Io, IoError, MapSlice, OsIo, RawMap, StagePool};
 use segment_queue::{SegmentQueue, SegmentWriter, Trimmed};
 
@@ -92,7 +92,23 @@ impl<I: Io> CommitLog<I> {
         record: &mut PreparedRecord<'_>,
         queue: &QueueCursor,
     ) -> Result<Appended, AppendError> {
-        self.core.append(record, queue)
+        self.core.append(record, queue, |_| ())
+    }
+
+    /// As [`CommitLog::append`], and calls `note` with what the record was stamped with: under the
+    /// append lock, when it is written and before anybody can see it. So notes come in the order of
+    /// the log, and each before its record is visible. It must be quick.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommitLog::append`]; `note` is not called then.
+    pub fn append_noted(
+        &self,
+        record: &mut PreparedRecord<'_>,
+        queue: &QueueCursor,
+        note: impl FnOnce(&Stamp),
+    ) -> Result<Appended, AppendError> {
+        self.core.append(record, queue, note)
     }
 
     /// Appends the records of one batch with consecutive queue offsets, one after the other in

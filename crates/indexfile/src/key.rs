@@ -9,19 +9,55 @@
 /// assert_eq!(indexfile::key_hash("a", "b"), (97 * 31 + 35) * 31 + 98);
 /// ```
 pub fn key_hash(topic: &str, key: &str) -> i32 {
-    let hash = extend(extend(extend(0, topic), "#"), key);
-    hash.checked_abs().unwrap_or(0)
+    TopicHash::new(topic).of_key(key)
+}
+
+/// The hash of `topic#`, which the hashes of all keys of a topic's messages begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicHash(i32);
+
+impl TopicHash {
+    /// Hashes a topic's name.
+    #[inline]
+    pub fn new(topic: &str) -> Self {
+        Self(extend(extend(0, topic), "#"))
+    }
+
+    /// As [`key_hash`] of this topic.
+    #[inline]
+    pub fn of_key(self, key: &str) -> i32 {
+        extend(self.0, key).checked_abs().unwrap_or(0)
+    }
 }
 
 /// Java's `String.hashCode`, continued from the hash of the text before.
+#[inline]
 fn extend(hash: i32, text: &str) -> i32 {
-    let step = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
     if text.is_ascii() {
         // Keys almost always are: no decoding then.
-        text.bytes().map(u16::from).fold(hash, step)
-    } else {
-        text.encode_utf16().fold(hash, step)
+        return extend_ascii(hash, text.as_bytes());
     }
+    let step = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
+    text.encode_utf16().fold(hash, step)
+}
+
+/// Four characters at a time, so that one need not wait for the one before: the dispatcher's caller
+/// does this for each key of each message.
+#[inline]
+fn extend_ascii(hash: i32, bytes: &[u8]) -> i32 {
+    const POWERS: [i32; 4] = [31 * 31 * 31, 31 * 31, 31, 1];
+    const POWER_4: i32 = 31 * 31 * 31 * 31;
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    let hash = chunks.iter().fold(hash, |hash, chunk| {
+        let pairs = chunk.iter().zip(POWERS);
+        let sum = pairs.fold(0_i32, |sum, (byte, power)| {
+            sum.wrapping_add(i32::from(*byte).wrapping_mul(power))
+        });
+        hash.wrapping_mul(POWER_4).wrapping_add(sum)
+    });
+    rest.iter().fold(hash, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(*byte))
+    })
 }
 
 #[cfg(test)]
@@ -35,6 +71,19 @@ mod tests {
             .iter()
             .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(*unit));
         assert_eq!(key_hash("\u{1F680}", ""), expected.abs());
+    }
+
+    #[test]
+    fn any_length_is_hashed_as_java_does() {
+        let text = "The quick brown fox jumps over the lazy dog";
+        for len in 0..text.len() {
+            let text = &text[..len];
+            let units = text.encode_utf16();
+            let expected = units.fold(7_i32, |hash, unit| {
+                hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+            });
+            assert_eq!(extend(7, text), expected, "{text}");
+        }
     }
 
     #[test]

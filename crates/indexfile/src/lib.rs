@@ -45,11 +45,11 @@ mod select;
 mod service;
 
 pub use error::IndexError;
-pub use key::key_hash;
+pub use key::{TopicHash, key_hash};
 pub use layout::{
     ENTRY_LEN, FIRST_ENTRY, HEADER_LEN, Header as IndexHeader, IndexEntry, Layout as IndexLayout,
     SLOT_LEN,
 };
 pub use name::is_index_name;
 pub use options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-pub use service::{Flushed, IndexService, LastUpdate, PutOutcome, Trimmed};
+pub use service::{Flushed, HashedKey, IndexService, LastUpdate, PutOutcome, Trimmed};

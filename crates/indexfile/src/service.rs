@@ -46,6 +46,17 @@ pub struct IndexService<I: Io = OsIo> {
     poisoned: AtomicBool,
 }
 
+/// One key of a message, to be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashedKey {
+    /// The hash of topic and key; see [`TopicHash`](crate::TopicHash).
+    pub key_hash: i32,
+    /// Where the message lies in the log.
+    pub physical_offset: u64,
+    /// When it was stored, Unix time in milliseconds.
+    pub store_timestamp_ms: i64,
+}
+
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -207,19 +218,48 @@ impl<I: Io> IndexService<I> {
         physical_offset: u64,
         store_timestamp_ms: i64,
     ) -> Result<PutOutcome, IndexError> {
-        let new = NewEntry {
+        let new = HashedKey {
             key_hash: key_hash(topic, key),
-            physical_offset: i64::try_from(physical_offset).map_err(|_| IndexError::Offset {
-                offset: physical_offset,
-            })?,
+            physical_offset,
             store_timestamp_ms,
         };
         self.check_poison()?;
+        self.put_one(&mut self.lock_writer(), &new)
+    }
+
+    /// As [`put`](Self::put) one after the other, for keys that were [hashed](crate::TopicHash)
+    /// before. Each must be of the message of the one before or of a later one.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). Those before the one concerned were put.
+    pub fn put_hashed(&self, keys: &[HashedKey]) -> Result<(), IndexError> {
+        self.check_poison()?;
         let mut writer = self.lock_writer();
-        if self.is_indexed(&writer, &new)? {
+        if let Some(active) = &writer.active {
+            active
+                .mapped
+                .bring_in_slots(keys.iter().map(|key| key.key_hash));
+        }
+        for key in keys {
+            self.put_one(&mut writer, key)?;
+        }
+        Ok(())
+    }
+
+    fn put_one(&self, writer: &mut Writer<I>, key: &HashedKey) -> Result<PutOutcome, IndexError> {
+        let new = NewEntry {
+            key_hash: key.key_hash,
+            physical_offset: i64::try_from(key.physical_offset).map_err(|_| {
+                IndexError::Offset {
+                    offset: key.physical_offset,
+                }
+            })?,
+            store_timestamp_ms: key.store_timestamp_ms,
+        };
+        if self.is_indexed(writer, &new)? {
             return Ok(PutOutcome::AlreadyIndexed);
         }
-        if let Err(error) = self.append(&mut writer, new) {
+        if let Err(error) = self.append(writer, new) {
             writer.repeated_offset = writer.end_physical_offset;
             return Err(error);
         }

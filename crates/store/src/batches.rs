@@ -17,6 +17,9 @@ pub(crate) struct Batches<I: Io> {
     pub(crate) set: BatchQueueSet<I>,
     /// Only ever shrinks, by deletions.
     topics: RwLock<BTreeSet<String>>,
+    /// Whether there have been such topics at all: asked for each put and each record, which must
+    /// not write to a lock's cache line for it. Never changes.
+    is_used: bool,
 }
 
 impl<I: Io> Batches<I> {
@@ -24,13 +27,19 @@ impl<I: Io> Batches<I> {
     /// a Java broker refuses to start where such a topic has simple ones.
     pub(crate) fn new(set: BatchQueueSet<I>, mut topics: BTreeSet<String>) -> Self {
         topics.extend(set.topics());
-        let topics = RwLock::new(topics);
-        Self { set, topics }
+        Self {
+            set,
+            is_used: !topics.is_empty(),
+            topics: RwLock::new(topics),
+        }
     }
 
+    #[inline]
     pub(crate) fn has(&self, topic: &str) -> bool {
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        !topics.is_empty() && topics.contains(topic)
+        self.is_used && {
+            let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            topics.contains(topic)
+        }
     }
 
     /// The queues of a topic that are there.

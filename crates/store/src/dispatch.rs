@@ -3,22 +3,25 @@
 //!
 //! One thread follows the log's visible end; recovery uses the same steps. Derived files are fed
 //! plain values, and may be built again from the log at any time: a record that is dispatched
-//! twice has one entry.
+//! twice has one entry. What the records that were just put leave behind is known from notes
+//! ([`crate::noted`]); all others are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 
 use commitlog::{CommitLog, QueueCursor};
 use consumequeue::{BatchQueue, ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::{IndexError, IndexService};
 use message::layout::RECORD_LEN_MIN;
-use message::{DispatchFields, Parsed, RecordView, Transaction};
+use message::{DispatchFields, Message, Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 
 use crate::batches::{self, Batches};
 use crate::error::{DispatchError, PutError};
+use crate::noted::Dispatching;
+use crate::notes::{Hashes, Notes};
 use crate::place::{Place, light_places};
 use crate::queues::Queues;
 use crate::redispatch::QueueKey;
@@ -55,15 +58,19 @@ pub(crate) struct Dispatcher<I: Io> {
     pub(crate) batches: Batches<I>,
     /// Whether records have entries in the light queues that they name.
     light_queues: bool,
-    listener: OnceLock<Arc<ArrivalListener>>,
+    pub(crate) listener: OnceLock<Arc<ArrivalListener>>,
     /// Messages that say to be the first of a queue that has others.
     firsts: Mutex<BTreeMap<QueueKey, First>>,
-    /// Everything below has its entries. Written by the dispatching thread (Release), read by all.
-    next_offset: AtomicU64,
+    /// What puts have noted down.
+    pub(crate) notes: Notes,
+    /// Held by whoever dispatches, for a step.
+    dispatching: Mutex<Dispatching<I>>,
+    /// Everything below has its entries. Written by who dispatches (Release), read by all.
+    pub(crate) next_offset: AtomicU64,
     /// Store time of the last dispatched record. Written before `next_offset`.
-    last_store_ms: AtomicI64,
+    pub(crate) last_store_ms: AtomicI64,
     /// Where the last dispatched record lies; `u64::MAX` before the first. As above.
-    last_record: AtomicU64,
+    pub(crate) last_record: AtomicU64,
 }
 
 /// The entry of a message that says to be the first of a queue that has others. Either the topic was
@@ -100,6 +107,8 @@ impl<I: Io> Dispatcher<I> {
             light_queues,
             listener: OnceLock::new(),
             firsts: Mutex::default(),
+            notes: Notes::default(),
+            dispatching: Mutex::default(),
             next_offset: AtomicU64::new(0),
             last_store_ms: AtomicI64::new(0),
             last_record: AtomicU64::new(u64::MAX),
@@ -135,10 +144,47 @@ impl<I: Io> Dispatcher<I> {
         self.batches.has(topic)
     }
 
+    /// What can be noted down of a message before it is appended.
+    #[inline]
+    pub(crate) fn hashes_of(&self, message: &Message<'_>) -> Option<Hashes> {
+        (!self.light_queues).then(|| Hashes::of(message)).flatten()
+    }
+
     /// Dispatches what the log shows, at most [`STEP_LEN_MAX`] bytes of it. `false` when there
-    /// was nothing.
+    /// was nothing. One thread at a time; others wait.
     pub(crate) fn step(&self, log: &CommitLog<I>) -> Result<bool, DispatchError> {
+        // After a panic its notes and queues are whole: they are only read between two records.
+        let dispatching = self.dispatching.lock();
+        self.step_alone(
+            log,
+            &mut dispatching.unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// As [`step`](Self::step); `None` while somebody else is at it.
+    pub(crate) fn try_step(&self, log: &CommitLog<I>) -> Option<Result<bool, DispatchError>> {
+        let mut dispatching = match self.dispatching.try_lock() {
+            Ok(dispatching) => dispatching,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.step_alone(log, &mut dispatching))
+    }
+
+    fn step_alone(
+        &self,
+        log: &CommitLog<I>,
+        dispatching: &mut Dispatching<I>,
+    ) -> Result<bool, DispatchError> {
         let start = self.next_offset().max(log.min_offset());
+        if self.step_noted(log, start, dispatching)? {
+            return Ok(true);
+        }
+        self.step_read(log, start)
+    }
+
+    /// Dispatches records as they stand in the log.
+    fn step_read(&self, log: &CommitLog<I>, start: u64) -> Result<bool, DispatchError> {
         let Some(slice) = log.readable_from(start) else {
             return Ok(false);
         };

@@ -63,6 +63,8 @@ mod filter;
 mod get;
 pub mod health;
 mod messages;
+mod noted;
+mod notes;
 pub mod offline;
 mod open;
 mod options;

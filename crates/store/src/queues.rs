@@ -20,6 +20,10 @@ pub(crate) struct Queue<I: Io> {
     /// The next queue offset; changed only under the log's append lock.
     pub(crate) cursor: QueueCursor,
     pub(crate) entries: Arc<ConsumeQueue<I>>,
+    /// Tells it from all others that there are or have been since the start: what notes call it.
+    pub(crate) number: u32,
+    pub(crate) topic: Arc<str>,
+    pub(crate) queue_id: i32,
     /// A reader has found an entry that does not belong to its place in the log, and said so.
     pub(crate) is_reported: AtomicBool,
 }
@@ -31,7 +35,7 @@ pub(crate) struct Queue<I: Io> {
 pub(crate) struct Queues<I: Io> {
     set: ConsumeQueueSet<I>,
     // By topic. Written when a queue is seen for the first time.
-    topics: RwLock<HashMap<String, TopicQueues<I>>>,
+    topics: RwLock<Topics<I>>,
     /// Held while a queue is made, and all the while that queues are deleted.
     changing: Mutex<()>,
     /// Queues that were deleted, and where the log ended then: records of theirs below it, which are
@@ -45,6 +49,25 @@ pub(crate) struct Queues<I: Io> {
 
 /// The queues of one topic by queue id.
 type TopicQueues<I> = HashMap<i32, Arc<Queue<I>>>;
+
+/// The queues that were put to or read from.
+#[derive(Debug)]
+struct Topics<I: Io> {
+    by_name: HashMap<Arc<str>, TopicQueues<I>>,
+    by_number: HashMap<u32, Arc<Queue<I>>>,
+    /// That of the next queue.
+    next_number: u32,
+}
+
+impl<I: Io> Default for Topics<I> {
+    fn default() -> Self {
+        Self {
+            by_name: HashMap::new(),
+            by_number: HashMap::new(),
+            next_number: 0,
+        }
+    }
+}
 
 impl<I: Io> Queues<I> {
     /// `deleted` are the queues that the file of marks says were deleted.
@@ -136,10 +159,16 @@ impl<I: Io> Queues<I> {
         self.note_deleted(topic, queue_ids, log_end);
     }
 
+    /// Whether a record at this offset may belong to a queue that was deleted after it was appended.
+    #[inline]
+    pub(crate) fn may_be_deleted(&self, offset: u64) -> bool {
+        offset < self.deleted_end.load(Ordering::Acquire)
+    }
+
     /// Whether a record at this offset belongs to a queue that was deleted after it was appended.
     /// To be asked with the queue in hand: it is the new one then, if there is one.
     pub(crate) fn is_deleted(&self, topic: &str, queue_id: i32, offset: i64) -> bool {
-        if offset.cast_unsigned() >= self.deleted_end.load(Ordering::Acquire) {
+        if !self.may_be_deleted(offset.cast_unsigned()) {
             return false;
         }
         let key = (topic.to_owned(), queue_id);
@@ -202,12 +231,19 @@ impl<I: Io> Queues<I> {
     /// Takes queues out of the table.
     fn forget(&self, topic: &str, queue_ids: &[i32]) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(queues) = topics.get_mut(topic) else {
+        let Topics {
+            by_name, by_number, ..
+        } = &mut *topics;
+        let Some(queues) = by_name.get_mut(topic) else {
             return;
         };
-        queues.retain(|queue_id, _| !queue_ids.contains(queue_id));
+        for queue_id in queue_ids {
+            if let Some(queue) = queues.remove(queue_id) {
+                by_number.remove(&queue.number);
+            }
+        }
         if queues.is_empty() {
-            topics.remove(topic);
+            by_name.remove(topic);
         }
     }
 
@@ -232,34 +268,53 @@ impl<I: Io> Queues<I> {
     /// Sets the next offsets to the ends of the queues: recovery has built their entries.
     pub(crate) fn reset_cursors(&self) {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        for queue in topics.values().flat_map(HashMap::values) {
+        for queue in topics.by_number.values() {
             queue.cursor.reset(queue.entries.max_index());
         }
     }
 
     fn known(&self, topic: &str, queue_id: i32) -> Option<Arc<Queue<I>>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.get(topic)?.get(&queue_id).cloned()
+        topics.by_name.get(topic)?.get(&queue_id).cloned()
+    }
+
+    /// The queue of this number, if it was not deleted.
+    pub(crate) fn numbered(&self, number: u32) -> Option<Arc<Queue<I>>> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.by_number.get(&number).cloned()
     }
 
     fn known_of(&self, topic: &str) -> TopicQueues<I> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.get(topic).cloned().unwrap_or_default()
+        topics.by_name.get(topic).cloned().unwrap_or_default()
     }
 
     /// The caller holds `changing`. Two threads may come here with the same queue: the first one's
     /// cursor counts.
     fn add(&self, topic: &str, queue_id: i32, entries: Arc<ConsumeQueue<I>>) -> Arc<Queue<I>> {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let queues = topics.entry(topic.to_owned()).or_default();
-        Arc::clone(queues.entry(queue_id).or_insert_with(|| {
-            let cursor = QueueCursor::new(entries.max_index());
-            Arc::new(Queue {
-                cursor,
-                entries,
-                is_reported: AtomicBool::new(false),
-            })
-        }))
+        let name = match topics.by_name.get_key_value(topic) {
+            Some((name, _)) => Arc::clone(name),
+            None => topic.into(),
+        };
+        let queues = topics.by_name.entry(Arc::clone(&name)).or_default();
+        if let Some(queue) = queues.get(&queue_id) {
+            return Arc::clone(queue);
+        }
+        let number = topics.next_number;
+        let queue = Arc::new(Queue {
+            cursor: QueueCursor::new(entries.max_index()),
+            entries,
+            number,
+            topic: Arc::clone(&name),
+            queue_id,
+            is_reported: AtomicBool::new(false),
+        });
+        topics.next_number += 1;
+        topics.by_number.insert(number, Arc::clone(&queue));
+        let queues = topics.by_name.entry(name).or_default();
+        queues.insert(queue_id, Arc::clone(&queue));
+        queue
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, FlushMode, SystemClock};
 use consumequeue::{BatchQueue, Boundary, Entry};
-use message::{BatchView, Message, Parsed, PreparedRecord, RecordView};
+use message::{BatchView, Message, Parsed, PreparedRecord, RecordView, Stamp};
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::transfer::FileRange;
 use mmap_core::{Io, MapSlice, OsIo};
@@ -70,8 +70,6 @@ pub(crate) struct Core<I: Io> {
     pub(crate) cleaner: Cleaner,
     residency: Residency,
     troubles: Troubles,
-    /// Held by whoever dispatches, for a step.
-    dispatching: Mutex<()>,
     /// The last put found no space.
     no_space: Mutex<Option<Shortage>>,
 }
@@ -160,7 +158,6 @@ impl<I: Io> MessageStore<I> {
             clock,
             cleaner: Cleaner::default(),
             troubles: Troubles::default(),
-            dispatching: Mutex::default(),
             no_space: Mutex::default(),
         };
         // The machine's run, and that everything is synced up to here. The service tries again; in
@@ -207,8 +204,16 @@ impl<I: Io> MessageStore<I> {
     pub fn put(&self, message: &Message<'_>) -> Result<Appended, PutError> {
         self.core.check_space()?;
         let mut record = self.core.log.prepare(message)?;
+        let dispatcher = &self.core.dispatcher;
+        let hashes = dispatcher.hashes_of(message);
+        let len = record.len();
         let appended = self.append_to(message, |queue| {
-            self.core.log.append(&mut record, &queue.cursor)
+            let note = |stamp: &Stamp| {
+                if let Some(hashes) = hashes {
+                    dispatcher.notes.add(hashes.at(stamp, len, queue.number));
+                }
+            };
+            self.core.log.append_noted(&mut record, &queue.cursor, note)
         })?;
         Ok(appended)
     }
@@ -720,29 +725,20 @@ impl<I: Io> Core<I> {
 
     /// Does a piece of the dispatcher's work.
     pub(crate) fn step_dispatch(&self) -> Result<bool, DispatchError> {
-        let _alone = self
-            .dispatching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.step_dispatch_alone()
+        self.note_dispatch(self.dispatcher.step(&self.log))
     }
 
     /// The same, unless somebody else is at it.
     pub(crate) fn try_step_dispatch(&self) -> Option<Result<bool, DispatchError>> {
-        let _alone = match self.dispatching.try_lock() {
-            Ok(alone) => alone,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        Some(self.step_dispatch_alone())
+        let outcome = self.dispatcher.try_step(&self.log)?;
+        Some(self.note_dispatch(outcome))
     }
 
-    fn step_dispatch_alone(&self) -> Result<bool, DispatchError> {
-        let progress = self.dispatcher.step(&self.log);
-        if progress.is_err() || !self.troubles.is_empty() {
-            self.note(health::DISPATCH, &progress);
+    fn note_dispatch(&self, outcome: Result<bool, DispatchError>) -> Result<bool, DispatchError> {
+        if outcome.is_err() || !self.troubles.is_empty() {
+            self.note(health::DISPATCH, &outcome);
         }
-        progress
+        outcome
     }
 
     /// One round of cleaning.
