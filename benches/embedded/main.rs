@@ -31,7 +31,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Work {
-    /// Puts messages without sync; the clock stops when dispatch has caught up.
+    /// Puts messages in async mode; the clock stops when dispatch has caught up.
     Put {
         /// Threads that put.
         #[arg(long, default_value_t = 1)]
@@ -39,9 +39,9 @@ enum Work {
         /// Messages of all threads together.
         #[arg(long, default_value_t = 4_000_000)]
         messages: u64,
-        /// Goes on until everything is on the device, and counts that time too.
-        #[arg(long)]
-        sustained: bool,
+        /// What is synced meanwhile.
+        #[arg(long, value_enum, default_value_t = put::Syncs::Shipped)]
+        syncs: put::Syncs,
     },
     /// Puts messages in sync mode; each producer waits for one before the next.
     Sync {
@@ -95,8 +95,8 @@ fn main() -> Result<()> {
         Work::Put {
             threads,
             messages,
-            sustained,
-        } => put::run(dir, threads, messages, sustained)?,
+            syncs,
+        } => put::run(dir, threads, messages, syncs)?,
         Work::Sync { producers, millis } => sync::run(dir, producers, millis)?,
         Work::Get {
             readers,

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use benches::Messages;
-use store::{MessageStore, StoreOptions};
+use store::{FlushMode, MessageStore, StoreOptions};
 
 use benches::sample::{Laps, Latencies, Sample, Usage, latencies};
 
 /// How often it is looked whether dispatch has caught up.
 const POLL: Duration = Duration::from_micros(200);
 
-pub(crate) fn run(dir: &Path, threads: usize, messages: u64, sustained: bool) -> Result<Sample> {
-    let (store, _report) = MessageStore::open(StoreOptions::new(dir))?;
+pub(crate) fn run(dir: &Path, threads: usize, messages: u64, syncs: Syncs) -> Result<Sample> {
+    let (store, _report) = MessageStore::open(options(dir, syncs))?;
     warm_up(&store)?;
     let begin_offset = store.log().max_offset();
     let barrier = Barrier::new(threads);
@@ -41,7 +41,7 @@ pub(crate) fn run(dir: &Path, threads: usize, messages: u64, sustained: bool) ->
     })?;
     let callers = start.elapsed();
     await_dispatch(&store);
-    if sustained {
+    if syncs == Syncs::Sustained {
         store.log().flush_now()?;
     }
     let elapsed = start.elapsed();
@@ -63,6 +63,31 @@ pub(crate) fn run(dir: &Path, threads: usize, messages: u64, sustained: bool) ->
         usage,
         sum: None,
     })
+}
+
+/// What is synced while messages are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Syncs {
+    /// Nothing before the clock has stopped.
+    Never,
+    /// As the store comes: log, queues and index each half second or second.
+    Shipped,
+    /// The same, and the clock stops when the log is synced to its end.
+    Sustained,
+}
+
+fn options(dir: &Path, syncs: Syncs) -> StoreOptions {
+    const NEVER: Duration = Duration::from_secs(3600);
+    let mut options = StoreOptions::new(dir);
+    if syncs == Syncs::Never {
+        options.flush = FlushMode::Async {
+            interval: NEVER,
+            least_pages: 0,
+            thorough_interval: NEVER,
+        };
+        options.derived_flush_interval = NEVER;
+    }
+    options
 }
 
 /// Messages put before the clock starts: files exist then, and threads have run.

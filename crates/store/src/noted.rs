@@ -168,10 +168,12 @@ impl<I: Io> Dispatcher<I> {
         }
     }
 
-    /// Whether the record in the log says the same.
+    /// Whether the record in the log says the same, as far as it can be read.
     fn agrees(&self, log: &CommitLog<I>, note: &Note) -> bool {
-        let slice = log.slice(note.physical_offset, note.len as usize);
-        let Some(Ok(Parsed::Record(view))) = slice.as_deref().map(RecordView::parse) else {
+        let Some(slice) = log.slice(note.physical_offset, note.len as usize) else {
+            return true;
+        };
+        let Ok(Parsed::Record(view)) = RecordView::parse(&slice) else {
             return false;
         };
         let (places, tags_code) = self.places(&view);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use commitlog::LogServices;
+use commitlog::{FlushMode, LogServices};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mmap_core::Io;
 
@@ -14,6 +14,8 @@ use crate::store::Core;
 
 /// How long dispatch sleeps at most while the log does not grow; an append wakes it at once.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
+/// How long dispatch looks for more in async mode, after it has caught up, before it sleeps.
+const LOOK_AGAIN: Duration = Duration::from_micros(20);
 /// How often the disks are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long dispatch waits after it could not write a derived file (a full disk, say).
@@ -88,9 +90,19 @@ fn spawn(
 }
 
 fn run_dispatch<I: Io>(core: &Core<I>, stop: &AtomicBool) {
+    let is_alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    let looks_again = !is_alone && matches!(core.options.flush, FlushMode::Async { .. });
+    let mut has_worked = false;
     while !stop.load(Ordering::Acquire) {
         match core.step_dispatch() {
-            Ok(true) => {}
+            Ok(true) => has_worked = true,
+            // Who stores one message after the other is spared the call that wakes this thread.
+            Ok(false) if std::mem::take(&mut has_worked) && looks_again => {
+                let end = Instant::now() + LOOK_AGAIN;
+                while core.log.visible() <= core.dispatcher.next_offset() && Instant::now() < end {
+                    std::hint::spin_loop();
+                }
+            }
             Ok(false) => {
                 core.log
                     .wait_visible(core.dispatcher.next_offset(), IDLE_WAIT, stop);
