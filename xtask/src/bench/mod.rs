@@ -18,6 +18,7 @@ mod replay;
 mod report;
 mod servers;
 mod start;
+mod store;
 mod zerocopy;
 
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use growth::{FillArguments, GrowthArguments};
 use replay::ReplayArguments;
 use servers::ServersArguments;
 use start::StartArguments;
+use store::StoreArguments;
 use zerocopy::ZeroCopyArguments;
 
 /// What to measure.
@@ -57,6 +59,8 @@ pub enum BenchCommand {
     Replay(ReplayArguments),
     /// Start to the first send, memory, many queues and connections.
     Start(StartArguments),
+    /// The store in process, beside what the machine does without one.
+    Store(StoreArguments),
     /// The same messages into our store, Java's and other embedded engines, in turn.
     Engines(EnginesArguments),
     /// What a message costs as segments, queues, connections and consumers become more.
@@ -80,6 +84,7 @@ const QUICK: &[&[&str]] = &[
     &["growth"],
     &["servers", "--servers", "echo,ours", "--only", "x 1"],
     &["start"],
+    &["store"],
     &["zerocopy"],
     &["replay"],
 ];
@@ -98,6 +103,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::ZeroCopy(arguments) => arguments.common(),
         BenchCommand::Replay(arguments) => arguments.common(),
         BenchCommand::Start(arguments) => arguments.common(),
+        BenchCommand::Store(arguments) => arguments.common(),
     };
     if cfg!(any(debug_assertions, feature = "fault")) && !common.is_quick() {
         return run_release();
@@ -113,6 +119,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
         BenchCommand::ZeroCopy(arguments) => zerocopy::run(arguments),
         BenchCommand::Replay(arguments) => replay::run(arguments),
         BenchCommand::Start(arguments) => start::run(arguments),
+        BenchCommand::Store(arguments) => store::run(arguments),
     }
 }
 
