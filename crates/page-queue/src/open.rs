@@ -81,6 +81,9 @@ impl<I: Io> PageQueue<I> {
             item_writer.resume(end.item_end)?;
             index_writer.resume(end.number * ENTRY_LEN)?;
         } else {
+            // Items must not outlive the first page of the index, which a killed process may have
+            // left without a durable name.
+            index.sync_names()?;
             let of_items = item_writer.truncate(end.item_end)?;
             let of_index = index_writer.truncate(end.number * ENTRY_LEN)?;
             cut = Truncation {
@@ -107,7 +110,7 @@ impl<I: Io> PageQueue<I> {
         if stored != Some(state) {
             state.save(&io, dir)?;
         }
-        let (readers, readers_set_back) = load_readers(&io, dir, &end)?;
+        let (readers, readers_set_back) = load_readers(&io, dir, &end, was_closed)?;
         let shared = Shared {
             first: AtomicU64::new(found.first),
             published: AtomicU64::new(end.number),
@@ -296,14 +299,20 @@ fn preallocator<I: Io>(queue: &Arc<SegmentQueue<I>>) -> Preallocator<I> {
 #[expect(clippy::type_complexity, reason = "what it makes, once")]
 fn load_readers<I: Io>(
     io: &I,
-    dir: &Path,
+    queue_dir: &Path,
     end: &Mark,
+    was_closed: bool,
 ) -> Result<(BTreeMap<String, Arc<Place<I>>>, Vec<String>), PageQueueError> {
-    let dir = dir.join("readers");
+    let dir = queue_dir.join("readers");
     let entries = match io.list(&dir) {
         Err(error) if error.is_not_found() => Vec::new(),
         entries => entries?,
     };
+    if !was_closed && !entries.is_empty() {
+        // A killed process may have left their names in the page cache only.
+        io.sync_dir(&dir)?;
+        io.sync_dir(queue_dir)?;
+    }
     let (mut readers, mut set_back) = (BTreeMap::new(), Vec::new());
     for entry in entries {
         let Some(name) = entry.name.to_str().filter(|name| is_reader_name(name)) else {

@@ -83,8 +83,11 @@ impl<I: Io> SegmentQueue<I> {
 
     /// Makes the names of all segments durable, if they are not known to be. The directory's own
     /// name too: `create_dir_all` leaves it to others if it finds the directory, which a killed
-    /// process may have created.
-    pub(crate) fn sync_names(&self) -> Result<(), QueueError> {
+    /// process may have created. [`flush`](Self::flush) does so before it calls bytes durable.
+    ///
+    /// # Errors
+    /// A failed sync poisons the queue.
+    pub fn sync_names(&self) -> Result<(), QueueError> {
         if self.names_synced.swap(true, Ordering::AcqRel) {
             return Ok(());
         }

@@ -244,3 +244,20 @@ proptest! {
         reopen(&io.crash(CrashStyle::KillProcess), &options, &mut known, kept);
     }
 }
+
+#[test]
+fn an_index_page_has_a_durable_name_before_there_are_items() {
+    let life = |fail_from| (vec![Op::Push(0)], fail_from, CrashStyle::KillProcess);
+    check(0, Durability::OnFlush, &[life(16), life(28)]);
+}
+
+#[test]
+fn the_name_of_a_reader_is_durable_before_its_position_is() {
+    let first = (vec![Op::Push(0)], 42, CrashStyle::KillProcess);
+    let ops = vec![Op::Push(0), Op::Pop, Op::Commit];
+    let seed = 4_791_890_487_199_721_011;
+    for fail_from in 24..40 {
+        let second = (ops.clone(), fail_from, CrashStyle::KillProcess);
+        check(seed, Durability::EachPush, &[first.clone(), second]);
+    }
+}
