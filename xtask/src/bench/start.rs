@@ -23,7 +23,10 @@ use crate::workspace;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const TOPIC: &str = "BenchStart";
+/// The topics with many queues begin so.
 const MANY: &str = "BenchQueues";
+/// Queues of one topic, of which a broker allows 65,536.
+const QUEUES_PER_TOPIC: i32 = 10_000;
 const BODY_LEN: usize = 1024;
 /// Requests under way where queues are filled.
 const WINDOW: usize = 64;
@@ -33,8 +36,8 @@ const ABOUT: &str = "From the start of the process to the first accepted send, b
 every 200 us. Memory is that of /proc: anonymous is what the process itself has, the rest of what is \
 resident are pages of the store's files. `killed` is SIGKILL some seconds after the last send, so that \
 little is in flight; `killed under load` is SIGKILL right behind it, with what no flush had reached. \
-The page cache is warm. The queues are all of one topic, with one message each, then a second round \
-over ten of them; latencies are those of one connection with 64 requests under way.";
+The page cache is warm. The queues are those of topics of 10,000, with one message each, then a second \
+round over ten of them; latencies are those of one connection with 64 requests under way.";
 
 const START: Column = Column::spread("ms to the first send");
 const RESIDENT: Column = Column::median("resident MB");
@@ -138,7 +141,7 @@ fn queues(common: &Common, count: i32) -> Result<Table> {
     let mut table = Table::new("Queues", &["work"]);
     let dir = common.scratch()?;
     let broker = Broker::start(dir.path())?;
-    create_topic(&broker, count)?;
+    create_topics(&broker, count)?;
     let few = || (0..count).map(|number| number % 10);
     let mut latency = |name: &str, queues: &mut dyn Iterator<Item = i32>, broker: &Broker<'_>| {
         let begun = Instant::now();
@@ -258,23 +261,32 @@ fn fill(address: SocketAddr, count: u64) -> Result<()> {
     Ok(())
 }
 
-fn create_topic(broker: &Broker<'_>, queues: i32) -> Result<()> {
-    let header = CreateTopicRequestHeader {
-        topic: MANY,
-        default_topic: "TBW102",
-        read_queue_nums: queues,
-        write_queue_nums: queues,
-        perm: 6,
-        topic_filter_type: "SINGLE_TAG",
-        topic_sys_flag: None,
-        order: false,
-        attributes: None,
-        force: None,
-    };
-    let request = Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC).with_header(&header);
-    let answer = Connection::connect(&broker.address.to_string(), PATIENCE)?.call(request)?;
-    let code = answer.response_code();
-    ensure!(code == ResponseCode::SUCCESS, "{code} {:?}", answer.remark);
+/// The topic that has the queue of this number.
+fn topic_of(number: i32) -> String {
+    format!("{MANY}{}", number / QUEUES_PER_TOPIC)
+}
+
+fn create_topics(broker: &Broker<'_>, queues: i32) -> Result<()> {
+    let mut connection = Connection::connect(&broker.address.to_string(), PATIENCE)?;
+    for first in (0..queues).step_by(QUEUES_PER_TOPIC as usize) {
+        let count = (queues - first).min(QUEUES_PER_TOPIC);
+        let header = CreateTopicRequestHeader {
+            topic: &topic_of(first),
+            default_topic: "TBW102",
+            read_queue_nums: count,
+            write_queue_nums: count,
+            perm: 6,
+            topic_filter_type: "SINGLE_TAG",
+            topic_sys_flag: None,
+            order: false,
+            attributes: None,
+            force: None,
+        };
+        let request = Command::request(RequestCode::UPDATE_AND_CREATE_TOPIC).with_header(&header);
+        let answer = connection.call(request)?;
+        let code = answer.response_code();
+        ensure!(code == ResponseCode::SUCCESS, "{code} {:?}", answer.remark);
+    }
     Ok(())
 }
 
@@ -287,14 +299,14 @@ fn send_to(address: SocketAddr, queues: &mut dyn Iterator<Item = i32>) -> Result
     let mut queues = queues.peekable();
     while queues.peek().is_some() || !under_way.is_empty() {
         while under_way.len() < WINDOW
-            && let Some(queue_id) = queues.next()
+            && let Some(number) = queues.next()
         {
             let header = SendMessageRequestHeaderV2 {
                 producer_group: "bench",
-                topic: MANY,
+                topic: &topic_of(number),
                 default_topic: "TBW102",
                 default_topic_queue_nums: 4,
-                queue_id,
+                queue_id: number % QUEUES_PER_TOPIC,
                 born_timestamp: 1_700_000_000_000,
                 properties: Some("TAGS\u{1}t\u{2}"),
                 ..Default::default()
