@@ -28,6 +28,8 @@ pub(crate) struct Dispatching<I: Io> {
     used: usize,
     /// Queues that notes have named, by number.
     queues: Vec<Option<Arc<Queue<I>>>>,
+    /// How often queues had been deleted when the first of them was kept here.
+    forgotten_count: u64,
     /// The keys of the run, to be put.
     keys: Vec<HashedKey>,
 }
@@ -38,6 +40,7 @@ impl<I: Io> Default for Dispatching<I> {
             taken: Vec::new(),
             used: 0,
             queues: Vec::new(),
+            forgotten_count: 0,
             keys: Vec::new(),
         }
     }
@@ -53,6 +56,11 @@ impl<I: Io> Dispatcher<I> {
         state: &mut Dispatching<I>,
     ) -> Result<bool, DispatchError> {
         let visible = log.visible();
+        let forgotten_count = self.queues.forgotten_count();
+        if std::mem::replace(&mut state.forgotten_count, forgotten_count) != forgotten_count {
+            // A deleted queue must not live on here.
+            state.queues.clear();
+        }
         let run = self.noted_run(start, visible, state);
         state.keys.clear();
         let mut count = 0;

@@ -43,6 +43,8 @@ pub(crate) struct Queues<I: Io> {
     deleted: Mutex<BTreeMap<QueueKey, u64>>,
     /// The highest of those ends: asked for each record.
     deleted_end: AtomicU64,
+    /// Counts removals from the table, for those who keep queues of it.
+    forgotten_count: AtomicU64,
     /// Where that is remembered.
     marks: MarksFile<I>,
 }
@@ -79,6 +81,7 @@ impl<I: Io> Queues<I> {
         Self {
             set,
             marks,
+            forgotten_count: AtomicU64::new(0),
             deleted_end: AtomicU64::new(deleted.values().copied().max().unwrap_or(0)),
             deleted: Mutex::new(deleted),
             topics: RwLock::default(),
@@ -237,6 +240,7 @@ impl<I: Io> Queues<I> {
         let Some(queues) = by_name.get_mut(topic) else {
             return;
         };
+        self.forgotten_count.fetch_add(1, Ordering::Release);
         for queue_id in queue_ids {
             if let Some(queue) = queues.remove(queue_id) {
                 by_number.remove(&queue.number);
@@ -276,6 +280,11 @@ impl<I: Io> Queues<I> {
     fn known(&self, topic: &str, queue_id: i32) -> Option<Arc<Queue<I>>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics.by_name.get(topic)?.get(&queue_id).cloned()
+    }
+
+    /// Changes whenever queues were taken out of the table.
+    pub(crate) fn forgotten_count(&self) -> u64 {
+        self.forgotten_count.load(Ordering::Acquire)
     }
 
     /// The queue of this number, if it was not deleted.

@@ -756,7 +756,6 @@ impl<I: Io> Core<I> {
         cleaned
     }
 
-    /// Looks at the disks and at the log's state.
     /// Unmaps what nobody has read for a while, and what is beyond the budget of mapped bytes.
     pub(crate) fn step_unmap(&self) {
         let now = self.clock.monotonic();
@@ -766,6 +765,7 @@ impl<I: Io> Core<I> {
             .step_unmap(now, &[self.log.min_offset()]);
     }
 
+    /// Looks at the disks and at the log's state.
     pub(crate) fn step_watch(&self) {
         self.cleaner
             .look_at_disks(&self.cleanable(), &self.troubles);

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mmap_core::Advice;
-use mmap_core::transfer::Way;
 use store::{DeleteWhen, RecoveryPolicy};
 
 use super::properties::Entry;
@@ -186,7 +185,6 @@ const USED: &[Key] = &[
         millis(1, 3_600_000)
     ),
     key!("litePullMessageEnable", pull.lite_pull, flag),
-    key!("rejectPullConsumerEnable", pull.reject_unknown, flag),
     key!(
         "maxTransferBytesOnMessageInMemory",
         pull.bytes_max,
@@ -198,17 +196,7 @@ const USED: &[Key] = &[
         number(1, 65_536)
     ),
     key!("foliomq.transfer", pull.transfer, transfer),
-    Key {
-        name: "transferMsgByHeap",
-        apply: |config, given| {
-            config.pull.transfer = match value::flag(given)? {
-                true => Transfer::By(Way::Copy),
-                false => Transfer::Auto,
-            };
-            Ok(())
-        },
-        show: |config| (config.pull.transfer == Transfer::By(Way::Copy)).to_string(),
-    },
+    key!("transferMsgByHeap", pull.transfer_by_heap, flag),
     key!(
         "foliomq.coldReadThreads",
         pull.cold.thread_count,
@@ -351,7 +339,6 @@ const USED: &[Key] = &[
         store.unmap_after,
         millis(1_000, 31_536_000_000)
     ),
-    key!("maxMsgsNumBatch", store.query_count_max, number(1, 65_536)),
     key!(
         "fileReservedTime",
         store.clean.reserved,
@@ -451,10 +438,11 @@ kind!(flush_disk: FlushDisk, parse_flush_disk, |shown: &FlushDisk| {
     };
     name.to_owned()
 });
-kind!(transfer: Transfer, parse_transfer, |shown: &Transfer| {
+kind!(transfer: Option<Transfer>, parse_transfer, |shown: &Option<Transfer>| {
     match shown {
-        Transfer::Auto => "auto".to_owned(),
-        Transfer::By(way) => way.to_string(),
+        None => "java".to_owned(),
+        Some(Transfer::Auto) => "auto".to_owned(),
+        Some(Transfer::By(way)) => way.to_string(),
     }
 });
 kind!(delete_when: DeleteWhen, parse_delete_when, |shown: &DeleteWhen| shown.to_string());
@@ -614,13 +602,15 @@ fn name_of<T: PartialEq>(values: &[(&str, T)], shown: &T) -> String {
         .unwrap_or_default()
 }
 
-fn parse_transfer(given: &str) -> Result<Transfer, String> {
+/// `java` leaves it to RocketMQ's key.
+fn parse_transfer(given: &str) -> Result<Option<Transfer>, String> {
     match given.trim() {
-        "auto" => Ok(Transfer::Auto),
+        "java" => Ok(None),
+        "auto" => Ok(Some(Transfer::Auto)),
         way => way
             .parse()
-            .map(Transfer::By)
-            .map_err(|ways| format!("auto, {ways}")),
+            .map(|way| Some(Transfer::By(way)))
+            .map_err(|ways| format!("java, auto, {ways}")),
     }
 }
 
@@ -653,39 +643,36 @@ compactionScheduleInternal compactionThreadNum compatibleWithOldNameSrv compress
 configBlackList configManagerVersion configStorePath connectTimeoutMillis
 consumerFallbehindThreshold consumerManageThreadPoolNums consumerManagerThreadPoolQueueCapacity
 controllerAddr correctLogicMinOffsetForceInterval correctLogicMinOffsetSleepInterval dLegerGroup
-dLegerPeers dLegerSelfId debugLockEnable defaultMessageRequestMode
-defaultPopShareQueueNum defaultThreadPoolNums defaultThreadPoolQueueCapacity
-deleteConsumeQueueFilesInterval deleteTopicWithBrokerRegistration
-destroyMapedFileIntervalForcibly disableConsumeIfConsumerReadSlowly disappearTimeAfterStart
-diskFallRecorded dispatchCqCacheNum dispatchCqThreads dispatchFromSenderThread duplicationEnable
-enableAcceleratedRecovery enableAllTopicList enableAsyncReput enableAutoInSyncReplicas
-enableBatchPush enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently
-enableCalcFilterBitMap enableCleanExpiredOffset enableCompaction
-enableControllerInNamesrv enableControllerMode enableCreateSysGroup enableDetailStat enableLmq
-enableLogConsumeQueueRepeatedlyBuildWhenRecover enableMixedMessageType
-enableNettyServerTls enablePopBatchAck enablePopBufferMerge enablePropertyFilter
-enableReconnectForGoAway enableRetryTopicV2 enableRocksDBLog enableRunningFlagsInFlush
-enableScheduleAsyncDeliver enableScheduleMessageStats enableShutdownGracefully
-enableSingleTopicRegister enableSkipLongAwaitingAck enableSlaveActingMaster enableSplitMetadata
-enableSplitRegistration enableTopicList endTransactionPoolQueueCapacity
-endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
-fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
+dLegerPeers dLegerSelfId debugLockEnable defaultMessageRequestMode defaultPopShareQueueNum
+defaultThreadPoolNums defaultThreadPoolQueueCapacity deleteConsumeQueueFilesInterval
+deleteTopicWithBrokerRegistration destroyMapedFileIntervalForcibly
+disableConsumeIfConsumerReadSlowly disappearTimeAfterStart diskFallRecorded dispatchCqCacheNum
+dispatchCqThreads dispatchFromSenderThread duplicationEnable enableAcceleratedRecovery
+enableAllTopicList enableAsyncReput enableAutoInSyncReplicas enableBatchPush
+enableBroadcastOffsetStore enableBuildConsumeQueueConcurrently enableCalcFilterBitMap
+enableCleanExpiredOffset enableCompaction enableControllerInNamesrv enableControllerMode
+enableCreateSysGroup enableDetailStat enableLmq enableLogConsumeQueueRepeatedlyBuildWhenRecover
+enableMixedMessageType enableNettyServerTls enablePopBatchAck enablePopBufferMerge
+enablePropertyFilter enableReconnectForGoAway enableRetryTopicV2 enableRocksDBLog
+enableRunningFlagsInFlush enableScheduleAsyncDeliver enableScheduleMessageStats
+enableShutdownGracefully enableSingleTopicRegister enableSkipLongAwaitingAck
+enableSlaveActingMaster enableSplitMetadata enableSplitRegistration enableTopicList
+endTransactionPoolQueueCapacity endTransactionThreadPoolNums estimateAccumulation
+expectConsumerNumUseFilter fetchNameSrvAddrByDnsLookup fetchNamesrvAddrByAddressServer
 filterDataCleanTimeSpan filterSupportRetry flushCommitLogTimed flushConsumeQueueLeastPages
-flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval
-forceRegister forceVerifyPropCRC forwardTimeout
-haFlowControlEnable haHousekeepingInterval haMasterAddress haMaxGapNotInSync
-haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize heartbeatThreadPoolNums
-heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser
+flushConsumeQueueThoroughInterval flushConsumerOffsetHistoryInterval forceRegister
+forceVerifyPropCRC forwardTimeout haFlowControlEnable haHousekeepingInterval haMasterAddress
+haMaxGapNotInSync haMaxTimeSlaveNotCatchup haSendHeartbeatInterval haTransferBatchSize
+heartbeatThreadPoolNums heartbeatThreadPoolQueueCapacity inSyncReplicas initAuthenticationUser
 initPopOffsetByCheckMsgInMem innerClientAuthenticationCredentials isolateLogEnable kvConfigPath
 litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity loadBalancePollNameServerInterval
 loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
 logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
-logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog
-maxAsyncPutMessageRequests
+logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog maxAsyncPutMessageRequests
 maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
-maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize
-maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles maxSlaveResendLength
-maxStatsIdleTimeInMinutes maxTopicLength maxTransferBytesOnMessageInDisk
+maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxMsgsNumBatch
+maxOffsetMapSize maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles
+maxSlaveResendLength maxStatsIdleTimeInMinutes maxTopicLength maxTransferBytesOnMessageInDisk
 maxTransferCountOnMessageInDisk memTableFlushIntervalMs messageIndexSafe messageStorePlugIn
 metricsExporterType metricsInDelta metricsLabel metricsPromExporterHost migrateAuthFromV1Enabled
 minInSyncReplicas needWaitForService notifyMinBrokerIdChanged offsetCheckInSlave
@@ -698,16 +685,16 @@ putMessageFutureThreadPoolNums putMessageTimeout putMsgIndexHightWater
 queryMessageThreadPoolNums queryThreadPoolQueueCapacity readOnlyCommitLogStorePaths
 readUnCommitted realTimeNotifyConsumerChange realTimePersistRocksDBConfig recallMessageEnable
 recheckReputOffsetFromCq recoverConcurrently recoverThreadPoolNums redeleteHangedFileInterval
-rejectTransactionMessage replicasPerDiskPartition replyThreadPoolQueueCapacity
-retrieveMessageFromPopRetryTopicV1 returnOrderTopicConfigToBroker reviveAckWaitMs reviveInterval
-reviveMaxSlow reviveQueueNum reviveScanTime rmqAddressServerDomain rmqAddressServerSubGroup
-rocketmqHome rocksdbCQDoubleWriteEnable rocksdbCompressionType rocksdbFlushWalFrequency
-rocksdbWalFileRollingThreshold sampleCountThreshold sampleSteps scanNotActiveBrokerInterval
-scheduleAsyncDeliverMaxPendingLimit scheduleAsyncDeliverMaxResendNum2Blocked
-searchBcqByCacheEnable sendMessageThreadPoolNums sendThreadPoolQueueCapacity
-serverAsyncSemaphoreValue serverCallbackExecutorThreads serverLoadBalancerEnable
-serverOnewaySemaphoreValue serverSelectorThreads serverSocketRcvBufSize serverSocketSndBufSize
-serverWorkerThreads shutdownWaitTimeSeconds slaveReadEnable slaveTimeout
+rejectPullConsumerEnable rejectTransactionMessage replicasPerDiskPartition
+replyThreadPoolQueueCapacity retrieveMessageFromPopRetryTopicV1 returnOrderTopicConfigToBroker
+reviveAckWaitMs reviveInterval reviveMaxSlow reviveQueueNum reviveScanTime
+rmqAddressServerDomain rmqAddressServerSubGroup rocketmqHome rocksdbCQDoubleWriteEnable
+rocksdbCompressionType rocksdbFlushWalFrequency rocksdbWalFileRollingThreshold
+sampleCountThreshold sampleSteps scanNotActiveBrokerInterval scheduleAsyncDeliverMaxPendingLimit
+scheduleAsyncDeliverMaxResendNum2Blocked searchBcqByCacheEnable sendMessageThreadPoolNums
+sendThreadPoolQueueCapacity serverAsyncSemaphoreValue serverCallbackExecutorThreads
+serverLoadBalancerEnable serverOnewaySemaphoreValue serverSelectorThreads serverSocketRcvBufSize
+serverSocketSndBufSize serverWorkerThreads shutdownWaitTimeSeconds slaveReadEnable slaveTimeout
 spinLockCollisionRetreatOptimalDegree splitMetadataSize splitRegistrationSize
 startAcceptSendRequestTimeStamp statRocksDBCQIntervalSec storePathBrokerIdentity
 storePathDLedgerCommitLog storePathEpochFile storeReplyMessageEnable subscriptionExpiredTimeout
@@ -718,10 +705,9 @@ timerInterceptDelayLevel timerMaxDelaySec timerMetricSmallThreshold timerPrecisi
 timerProgressLogIntervalMs timerPutMessageThreadNum timerRollWindowSlot timerSkipUnknownError
 timerStopDequeue timerStopEnqueue timerWarmEnable timerWheelEnable topicQueueLockNum
 totalReplicas transactionCheckInterval transactionCheckMax transactionOpBatchInterval
-transactionOpMsgMaxSize transactionTimeOut
-travelCqFileNumWhenGetMessage unRegisterBrokerQueueCapacity useABSLock
-useReentrantLockWhenPutMessage useServerSideResetOffset useTLS
-validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue
+transactionOpMsgMaxSize transactionTimeOut travelCqFileNumWhenGetMessage
+unRegisterBrokerQueueCapacity useABSLock useReentrantLockWhenPutMessage useServerSideResetOffset
+useTLS validateSystemTopicWhenUpdateTopic waitSecondsForService waitTimeMillsInAckQueue
 waitTimeMillsInAdminBrokerQueue waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue
 waitTimeMillsInPullQueue waitTimeMillsInSendQueue waitTimeMillsInTransactionQueue
 wakeCommitWhenPutMessage wakeFlushWhenPutMessage writeWithoutMmap
@@ -729,6 +715,8 @@ wakeCommitWhenPutMessage wakeFlushWhenPutMessage writeWithoutMmap
 
 #[cfg(test)]
 mod tests {
+    use mmap_core::transfer::Way;
+
     use super::*;
 
     fn apply(text: &str) -> Result<(Config, Findings), ConfigError> {
@@ -856,6 +844,19 @@ mod tests {
     }
 
     #[test]
+    fn our_key_of_the_way_to_the_socket_comes_before_rocketmqs_wherever_it_stands() {
+        let transfer = |text| apply(text).unwrap().0.transfer();
+        assert_eq!(transfer(""), Transfer::Auto);
+        assert_eq!(transfer("transferMsgByHeap=true"), Transfer::By(Way::Copy));
+        for text in [
+            "foliomq.transfer=sendfile\ntransferMsgByHeap=true",
+            "transferMsgByHeap=false\nfoliomq.transfer=sendfile",
+        ] {
+            assert_eq!(transfer(text), Transfer::By(Way::SendFile), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_shown_reads_back() {
         let mut config = Config::new("host");
         config.network.advertise_host = Some("10.0.0.1".to_owned());
@@ -863,6 +864,7 @@ mod tests {
         config.store.root = Some(PathBuf::from("/data"));
         config.store.log_warm_up = Some(WarmUpWay::Populate);
         config.store.log_lock_tail = true;
+        config.pull.transfer = Some(Transfer::By(Way::SendFile));
         config.store.log_advice = Some(Advice::HugePage);
         config.store.commit_log_dir = Some(PathBuf::from("/log"));
         let text: String = effective(&config)

@@ -143,15 +143,15 @@ pub struct PullOptions {
     pub short_polling: Duration,
     /// `litePullMessageEnable`: request 361 is served.
     pub lite_pull: bool,
-    /// `rejectPullConsumerEnable`: pulls of unknown members of a group are refused.
-    pub reject_unknown: bool,
     /// `maxTransferBytesOnMessageInMemory`.
     pub bytes_max: usize,
     /// `maxTransferCountOnMessageInMemory`.
     pub count_max: usize,
-    /// `foliomq.transfer`, and RocketMQ's `transferMsgByHeap`: how messages come from their files to
-    /// the socket. Default: `auto` (Java's: `copy`).
-    pub transfer: Transfer,
+    /// `foliomq.transfer`: how messages come from their files to the socket. Default: as
+    /// RocketMQ's key says.
+    pub transfer: Option<Transfer>,
+    /// `transferMsgByHeap`: copied into memory of their own. Default: no (Java's: yes).
+    pub transfer_by_heap: bool,
     /// Reads of what is not in memory.
     pub cold: ColdReads,
     /// `defaultQueryMaxNum`: most messages that a query by unique key returns.
@@ -295,8 +295,6 @@ pub struct StoreConfig {
     pub unmap: bool,
     /// `commitLogSwapMapInterval`: after so long.
     pub unmap_after: Duration,
-    /// `maxMsgsNumBatch`: most messages a query returns.
-    pub query_count_max: usize,
     /// `fileReservedTime`, `deleteWhen`, the disk's watermarks, ...: how long messages are kept.
     pub clean: CleanOptions,
 }
@@ -426,6 +424,16 @@ impl Config {
         self.store.log_warm_up.unwrap_or(by_java)
     }
 
+    /// How messages come from their files to the socket, by our key or RocketMQ's.
+    #[must_use]
+    pub fn transfer(&self) -> Transfer {
+        let by_java = match self.pull.transfer_by_heap {
+            true => Transfer::By(Way::Copy),
+            false => Transfer::Auto,
+        };
+        self.pull.transfer.unwrap_or(by_java)
+    }
+
     /// What the kernel is told of how the log is read, by our key or RocketMQ's.
     #[must_use]
     pub fn log_advice(&self) -> Advice {
@@ -522,10 +530,10 @@ impl Default for PullOptions {
             long_polling: true,
             short_polling: Duration::from_secs(1),
             lite_pull: true,
-            reject_unknown: false,
             bytes_max: 256 * 1024,
             count_max: 32,
-            transfer: Transfer::Auto,
+            transfer: None,
+            transfer_by_heap: false,
             cold: ColdReads::default(),
             query_count_default: 32,
         }
@@ -585,7 +593,6 @@ impl Default for StoreConfig {
             mapped_len_max: Some(16 << 30),
             unmap: true,
             unmap_after: Duration::from_secs(3600),
-            query_count_max: 64,
             clean: CleanOptions::DEFAULT,
         }
     }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mmap_core::transfer::Way;
+use mmap_core::transfer::{FileRange, Way};
 use remoting::body::{MessageModel, SubscriptionGroupConfig, TopicConfig};
 use remoting::header::{PullMessageRequestHeader, PullMessageResponseHeader, pull_flag};
 use remoting::{CommandView, HeaderWriter, RequestCode, ResponseCode};
@@ -461,7 +461,7 @@ struct Found {
 /// what was not in memory has been read by the time they are sent.
 fn contents(broker: &Broker, got: &Get) -> Result<Option<Vec<Content>>, ReadError> {
     let messages = &got.messages;
-    let Transfer::By(way) = broker.config.pull.transfer else {
+    let Transfer::By(way) = broker.config.transfer() else {
         return Ok(None);
     };
     let contents = match way {
@@ -470,19 +470,30 @@ fn contents(broker: &Broker, got: &Get) -> Result<Option<Vec<Content>>, ReadErro
             let slices = messages.slices().iter().cloned();
             slices.map(Content::MappedAlone).collect()
         }
-        Way::SendFile => {
-            let ranges = broker.store.file_ranges(messages)?.into_iter();
-            ranges.map(Content::File).collect()
-        }
+        Way::SendFile => match ranges(broker, got)? {
+            Some(ranges) => ranges.into_iter().map(Content::File).collect(),
+            None => return Ok(None),
+        },
         Way::Copy => {
+            let Some(ranges) = ranges(broker, got)? else {
+                return Ok(None);
+            };
             let mut bytes = Vec::new();
-            for range in broker.store.file_ranges(messages)? {
+            for range in ranges {
                 range.read_to(&mut bytes).map_err(ReadError::Log)?;
             }
             vec![Content::Owned(bytes)]
         }
     };
     Ok(Some(contents))
+}
+
+/// The files' ranges of messages; `None` if a file was removed meanwhile, of which the slices stay.
+fn ranges(broker: &Broker, got: &Get) -> Result<Option<Vec<FileRange>>, ReadError> {
+    match broker.store.file_ranges(&got.messages) {
+        Err(ReadError::Gone { .. }) => Ok(None),
+        ranges => ranges.map(Some),
+    }
 }
 
 /// Whether messages may still come at `offset`. A hole in the queue's files is no such place: the
