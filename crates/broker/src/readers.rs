@@ -122,7 +122,7 @@ impl Readers {
         bytes: u64,
         read: impl FnOnce() -> Then + Send + 'static,
     ) -> Outcome {
-        let Some(slot) = exchange.connection().hold(held_max) else {
+        let Some(slot) = exchange.connection().hold_to_read(held_max) else {
             return Err(busy(format!(
                 "{held_max} requests of this connection are held already \
                  (foliomq.maxHeldPullsPerConnection)"

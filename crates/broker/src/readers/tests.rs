@@ -176,6 +176,29 @@ fn a_cold_read_holds_up_neither_its_own_connection_nor_another() {
 }
 
 #[test]
+fn a_client_that_sends_no_more_gets_what_is_being_read_for_it() {
+    let running = run(1, 100, 1_000_000);
+    let device = &running.shelf.device;
+    let mut reader = running.connect();
+    ask(&mut reader, 1, b"cold");
+    ask(&mut reader, 2, b"hot");
+    reader.shutdown(std::net::Shutdown::Write).unwrap();
+    // Behind it, so that the end has been seen by the time that the read ends.
+    assert_eq!(receive(&mut reader).opaque, 2);
+    device.wait_for(1);
+    let deadline = Instant::now() + Duration::from_millis(50);
+    reader
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let early = reader.read(&mut [0]).unwrap_err();
+    assert!(early.kind() == io::ErrorKind::WouldBlock && Instant::now() >= deadline);
+    reader.set_read_timeout(Some(PATIENCE)).unwrap();
+    device.allow(1);
+    assert_eq!(receive(&mut reader).opaque, 1);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "and then it is closed");
+}
+
+#[test]
 fn threads_and_waiting_reads_are_bounded_and_refusals_name_the_bound() {
     let running = run(2, 3, 1_000_000);
     let device = &running.shelf.device;

@@ -68,6 +68,8 @@ pub struct Connection {
     next_opaque: AtomicI32,
     /// Requests that are held: changed by [`HeldSlot`] alone.
     held_count: AtomicUsize,
+    /// Those of them that wait for bytes to be read, and not for something to happen.
+    reading_count: AtomicUsize,
     /// Requests of ours that the client has not answered yet, by opaque.
     asked: Mutex<HashMap<i32, oneshot::Sender<Command>>>,
 }
@@ -82,6 +84,7 @@ impl Connection {
             stalled_since_ms: AtomicU64::new(0),
             next_opaque: AtomicI32::new(1),
             held_count: AtomicUsize::new(0),
+            reading_count: AtomicUsize::new(0),
             asked: Mutex::default(),
         }
     }
@@ -125,12 +128,32 @@ impl Connection {
     /// Takes one of `limit` places for held requests; `None` when all are taken.
     #[must_use]
     pub fn hold(self: &Arc<Self>, limit: usize) -> Option<HeldSlot> {
+        self.hold_for(limit, false)
+    }
+
+    /// As [`hold`](Self::hold), for a request that is answered as soon as something is read: even if
+    /// the client has said meanwhile that it sends no more.
+    #[must_use]
+    pub fn hold_to_read(self: &Arc<Self>, limit: usize) -> Option<HeldSlot> {
+        self.hold_for(limit, true)
+    }
+
+    fn hold_for(self: &Arc<Self>, limit: usize, is_reading: bool) -> Option<HeldSlot> {
         let slot = HeldSlot {
             connection: Arc::clone(self),
+            is_reading,
         };
+        if is_reading {
+            self.reading_count.fetch_add(1, Ordering::Relaxed);
+        }
         let taken = self.held_count.fetch_add(1, Ordering::Relaxed);
         // Dropping the slot gives a place back that was one too many.
         (taken < limit).then_some(slot)
+    }
+
+    /// Whether requests wait for bytes to be read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading_count.load(Ordering::Relaxed) > 0
     }
 
     /// Wakes the task with a held request.
@@ -210,6 +233,7 @@ impl Connection {
 #[derive(Debug)]
 pub struct HeldSlot {
     connection: Arc<Connection>,
+    is_reading: bool,
 }
 
 impl HeldSlot {
@@ -223,6 +247,11 @@ impl HeldSlot {
 impl Drop for HeldSlot {
     fn drop(&mut self) {
         self.connection.held_count.fetch_sub(1, Ordering::Relaxed);
+        if self.is_reading {
+            self.connection
+                .reading_count
+                .fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

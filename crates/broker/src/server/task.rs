@@ -106,6 +106,8 @@ enum State {
     Serving,
     /// What is in hand is answered, nothing more is read.
     Draining,
+    /// The same, because the peer sends no more. What is held until something happens is let go.
+    Ended,
 }
 
 /// Takes the connection out of the server's books however the task ends, a panic included.
@@ -180,8 +182,8 @@ impl Task {
                     .mark_active(self.guard.shared.now_ms());
             }
             self.mark_stalled(sent);
-            if self.state == State::Draining && self.pending.is_empty() && self.output.is_empty() {
-                return Poll::Ready(CloseReason::Shutdown);
+            if let Some(reason) = self.is_through() {
+                return Poll::Ready(reason);
             }
             if !moved {
                 return Poll::Pending;
@@ -189,6 +191,18 @@ impl Task {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Why the connection is to be closed, if what was in hand is answered.
+    fn is_through(&self) -> Option<CloseReason> {
+        let is_answered = self.pending.is_empty() && self.output.is_empty();
+        match self.state {
+            State::Draining if is_answered => Some(CloseReason::Shutdown),
+            State::Ended if is_answered && !self.guard.connection.is_reading() => {
+                Some(CloseReason::Peer)
+            }
+            _ => None,
+        }
     }
 
     fn may_read(&self) -> bool {
@@ -259,7 +273,8 @@ impl Task {
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space)).map_err(closed)?;
         let count = space.filled().len();
         if count == 0 {
-            return Poll::Ready(Err(CloseReason::Peer));
+            self.state = State::Ended;
+            return Poll::Ready(Ok(()));
         }
         kit.input[..held].copy_from_slice(&self.partial);
         self.partial.clear();
@@ -279,7 +294,8 @@ impl Task {
         self.partial.reserve(missing.clamp(1, GROWTH_MAX));
         let read = pin!(self.socket.read_buf(&mut self.partial));
         if ready!(read.poll(cx)).map_err(closed)? == 0 {
-            return Poll::Ready(Err(CloseReason::Peer));
+            self.state = State::Ended;
+            return Poll::Ready(Ok(()));
         }
         if self.missing()? == 0 {
             let received = std::mem::take(&mut self.partial);
