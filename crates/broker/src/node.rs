@@ -472,9 +472,18 @@ pub(crate) fn store_options(config: &Config) -> Result<StoreOptions> {
     options.read = ReadLimits {
         hot_count_max: config.pull.count_max,
         hot_bytes_max: config.pull.bytes_max as u64,
+        cold_count_max: config.pull.old_count_max,
+        cold_bytes_max: config.pull.old_bytes_max,
+        hot_len: memory_len() / 100 * config.pull.memory_percent,
         ..ReadLimits::DEFAULT
     };
     Ok(options)
+}
+
+/// Bytes of memory that the machine has.
+fn memory_len() -> u64 {
+    let machine = rustix::system::sysinfo();
+    machine.totalram.saturating_mul(u64::from(machine.mem_unit))
 }
 
 /// Says what is not as the configuration asks for.

@@ -372,7 +372,11 @@ impl<'a, I: Io> Batch<'a, I> {
             source,
             limits,
             bounds,
-            hot_from: log.visible().saturating_sub(bounds.hot_len),
+            hot_from: match source.wait {
+                // Whatever it finds is in memory, wherever it lies.
+                Wait::Never => 0,
+                Wait::ForDevice => log.visible().saturating_sub(bounds.hot_len),
+            },
             messages: Messages::default(),
             count: 0,
             len: 0,

@@ -195,6 +195,21 @@ const USED: &[Key] = &[
         pull.count_max,
         number(1, 65_536)
     ),
+    key!(
+        "accessMessageInMemoryMaxRatio",
+        pull.memory_percent,
+        number(0, 100)
+    ),
+    key!(
+        "maxTransferBytesOnMessageInDisk",
+        pull.old_bytes_max,
+        number(1, i32::MAX as i64)
+    ),
+    key!(
+        "maxTransferCountOnMessageInDisk",
+        pull.old_count_max,
+        number(1, 65_536)
+    ),
     key!("foliomq.transfer", pull.transfer, transfer),
     key!("transferMsgByHeap", pull.transfer_by_heap, flag),
     key!(
@@ -624,17 +639,16 @@ fn parse_flush_disk(given: &str) -> Result<FlushDisk, String> {
 
 /// Keys of RocketMQ that have no effect here (yet): one list, sorted, separated by white space.
 const UNUSED: &str = "
-accessMessageInMemoryHotRatio accessMessageInMemoryMaxRatio ackMessageThreadPoolNums
-ackThreadPoolQueueCapacity aclEnable adminBrokerThreadPoolNums
-adminBrokerThreadPoolQueueCapacity allAckInSyncStateSet allowRecallWhenBrokerNotWriteable
-appendAckAsync appendCkAsync asyncLearner asyncSendEnable authenticationEnabled
-authenticationProvider authorizationEnabled authorizationProvider autoDeleteUnusedStats
-autoMessageVersionOnTopicLen batchDispatchRequestThreadPoolNums bitMapLengthConsumeQueueExt
-bottomMostCompressionTypeForConsumeQueueStore brokerFastFailureEnable brokerHeartbeatInterval
-brokerNotActiveTimeoutMillis channelNotActiveInterval checkCRCOnRecover
-cleanRocksDBDirtyCQIntervalMin cleanSwapedMapInterval clearRetryTopicWhenDeleteTopic
-clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout clientManageThreadPoolNums
-clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
+accessMessageInMemoryHotRatio ackMessageThreadPoolNums ackThreadPoolQueueCapacity aclEnable
+adminBrokerThreadPoolNums adminBrokerThreadPoolQueueCapacity allAckInSyncStateSet
+allowRecallWhenBrokerNotWriteable appendAckAsync appendCkAsync asyncLearner asyncSendEnable
+authenticationEnabled authenticationProvider authorizationEnabled authorizationProvider
+autoDeleteUnusedStats autoMessageVersionOnTopicLen batchDispatchRequestThreadPoolNums
+bitMapLengthConsumeQueueExt bottomMostCompressionTypeForConsumeQueueStore
+brokerFastFailureEnable brokerHeartbeatInterval brokerNotActiveTimeoutMillis
+channelNotActiveInterval checkCRCOnRecover cleanRocksDBDirtyCQIntervalMin cleanSwapedMapInterval
+clearRetryTopicWhenDeleteTopic clientChannelMaxIdleTimeSeconds clientCloseSocketIfTimeout
+clientManageThreadPoolNums clientManagerThreadPoolQueueCapacity clientRequestThreadPoolNums
 clientRequestThreadPoolQueueCapacity clusterTest coldDataFlowControlEnable coldDataScanEnable
 combineAssignOffsetCQType combineCQLoadingCQTypes combineCQMaxExtraSearchCommitLogFiles
 combineCQPreferCQType commercialEnable commitLogForceSwapMapInterval
@@ -672,14 +686,14 @@ logicalDiskSpaceCleanForciblyThreshold mappedFileSizeTimerLog maxAsyncPutMessage
 maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan maxErrorRateOfBloomFilter
 maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxMsgsNumBatch
 maxOffsetMapSize maxPopPollingSize maxReconnectIntervalTimeSeconds maxRecoveryCommitlogFiles
-maxSlaveResendLength maxStatsIdleTimeInMinutes maxTopicLength maxTransferBytesOnMessageInDisk
-maxTransferCountOnMessageInDisk memTableFlushIntervalMs messageIndexSafe messageStorePlugIn
-metricsExporterType metricsInDelta metricsLabel metricsPromExporterHost migrateAuthFromV1Enabled
-minInSyncReplicas needWaitForService notifyMinBrokerIdChanged offsetCheckInSlave
-orderMessageEnable osPageCacheBusyTimeOutMills popCkMaxBufferSize popCkOffsetMaxQueueSize
-popCkStayBufferTime popCkStayBufferTimeOut popConsumerKVServiceEnable popConsumerKVServiceInit
-popFromRetryProbability popPollingMapSize popPollingSize popResponseReturnActualRetryTopic
-preferredLeaderId processReplyMessageThreadPoolNums productEnvName pullBatchMaxMessageCount
+maxSlaveResendLength maxStatsIdleTimeInMinutes maxTopicLength memTableFlushIntervalMs
+messageIndexSafe messageStorePlugIn metricsExporterType metricsInDelta metricsLabel
+metricsPromExporterHost migrateAuthFromV1Enabled minInSyncReplicas needWaitForService
+notifyMinBrokerIdChanged offsetCheckInSlave orderMessageEnable osPageCacheBusyTimeOutMills
+popCkMaxBufferSize popCkOffsetMaxQueueSize popCkStayBufferTime popCkStayBufferTimeOut
+popConsumerKVServiceEnable popConsumerKVServiceInit popFromRetryProbability popPollingMapSize
+popPollingSize popResponseReturnActualRetryTopic preferredLeaderId
+processReplyMessageThreadPoolNums productEnvName pullBatchMaxMessageCount
 pullMessageThreadPoolNums pullThreadPoolQueueCapacity putConsumeQueueDataByFileChannel
 putMessageFutureThreadPoolNums putMessageTimeout putMsgIndexHightWater
 queryMessageThreadPoolNums queryThreadPoolQueueCapacity readOnlyCommitLogStorePaths

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mmap_core::Advice;
 use mmap_core::transfer::Way;
-use store::{CleanOptions, RecoveryPolicy};
+use store::{CleanOptions, ReadLimits, RecoveryPolicy};
 use thiserror::Error;
 
 pub use self::keys::Findings;
@@ -147,6 +147,13 @@ pub struct PullOptions {
     pub bytes_max: usize,
     /// `maxTransferCountOnMessageInMemory`.
     pub count_max: usize,
+    /// `accessMessageInMemoryMaxRatio`: percent of the machine's memory; so many bytes at the log's
+    /// end count as being in memory.
+    pub memory_percent: u64,
+    /// `maxTransferBytesOnMessageInDisk`: the bounds of a pull from before them.
+    pub old_bytes_max: u64,
+    /// `maxTransferCountOnMessageInDisk`.
+    pub old_count_max: usize,
     /// `foliomq.transfer`: how messages come from their files to the socket. Default: as
     /// RocketMQ's key says.
     pub transfer: Option<Transfer>,
@@ -532,6 +539,9 @@ impl Default for PullOptions {
             lite_pull: true,
             bytes_max: 256 * 1024,
             count_max: 32,
+            memory_percent: 40,
+            old_bytes_max: ReadLimits::DEFAULT.cold_bytes_max,
+            old_count_max: ReadLimits::DEFAULT.cold_count_max,
             transfer: None,
             transfer_by_heap: false,
             cold: ColdReads::default(),
