@@ -63,6 +63,9 @@ pub(crate) struct Core<I: Io> {
     marks: Marks<I>,
     checkpoint: Checkpoint<I>,
     ownership: Ownership<I>,
+    /// Held while queues, index and checkpoint are synced: who came second would find nothing left
+    /// to sync, and vouch for what the first one has not synced yet.
+    flushing_derived: Mutex<()>,
     /// What a sync of the log must reach for the checkpoint to move.
     mark: Mutex<Mark>,
     /// What is remembered beside RocketMQ's files.
@@ -152,6 +155,7 @@ impl<I: Io> MessageStore<I> {
             marks,
             checkpoint,
             ownership,
+            flushing_derived: Mutex::default(),
             mark,
             state: Mutex::new(state),
             residency: Residency::new(Arc::clone(&clock)),
@@ -669,6 +673,10 @@ impl<I: Io> Core<I> {
     /// Syncs queues, index and checkpoint, in this order: the checkpoint never promises more
     /// than is on the device. What fails does not keep the others from it.
     pub(crate) fn step_flush_derived(&self) -> Result<(), CloseError> {
+        let _one_at_a_time = self
+            .flushing_derived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let now = Mark {
             store_ms: self.dispatcher.last_store_ms(),
             offset: self.dispatcher.next_offset(),
