@@ -214,6 +214,7 @@ fn read_cold(place: &Place<'_>) -> Result<Outcome> {
     bench.trial.end_work()?;
     bench.trial.check_alive()?;
     bench.volume()?.disarm();
+    bench.trial.await_served()?;
     bench.trial.check_kept()?;
     bench.tear_down()?;
     names_place(&error)?;
@@ -320,6 +321,7 @@ impl<'a> Bench<'a> {
             .trial
             .await_tally("messages", PATIENCE, |tally| tally.acked() > 2_000)?;
         bench.trial.end_work()?;
+        bench.trial.await_served()?;
         bench.trial.check_kept()?;
         bench.trial.stop()?;
         bench.remount()?;

@@ -21,7 +21,7 @@ use super::namespace::{self, BootId};
 use super::node::Node;
 use super::random::Random;
 use super::reader::Found;
-use super::workload::{Answer, History, Tally, Workload};
+use super::workload::{Answer, History, Sent, Tally, Workload};
 use super::{binary, run_apart, sabotage};
 use crate::process;
 use crate::test::{CannotRun, Suite};
@@ -340,6 +340,25 @@ impl<'a> Trial<'a> {
     /// All that is served now.
     fn found(&self) -> Result<Found> {
         Found::read(&self.node.client_options(), self.place.seed)
+    }
+
+    /// Waits until a broker that goes on serves everything that it has acknowledged: in async mode the
+    /// acknowledgement comes before the queue's entry.
+    fn await_served(&self) -> Result<()> {
+        let is_acked = |sent: &Sent| match &sent.answer {
+            Answer::Acked(place) => Some(*place),
+            _ => None,
+        };
+        let acked: Vec<_> = self.history.sent.iter().filter_map(is_acked).collect();
+        let served = process::poll(RESUME_LIMIT, || match self.found() {
+            Ok(found) => { acked.iter() }
+                .all(|place| found.messages.contains_key(place))
+                .then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        });
+        served.with_context(|| {
+            format!("not all that is acknowledged is served after {RESUME_LIMIT:?}")
+        })?
     }
 
     /// What a consumer was given is still served. Not all that is acknowledged has to be: on a
