@@ -365,6 +365,11 @@ impl<I: Io> BatchQueue<I> {
         Ok(self.queue.flush(FlushPolicy::All).map(drop)?)
     }
 
+    /// Whether everything that was put is durable.
+    pub fn is_flushed(&self) -> bool {
+        self.queue.flushed() >= self.queue.published()
+    }
+
     /// Removes all entries and files, to put everything again.
     ///
     /// # Errors

@@ -70,9 +70,16 @@ pub enum OpenPolicy {
         /// `indexMsgTimestamp`, Unix time in milliseconds.
         checkpoint_timestamp_ms: i64,
     },
+    /// As `Unclean`, but a sync of the index had failed and the machine has run on: the kernel may
+    /// count pages as written that the device never got. So what is kept is written again, also
+    /// where it does not differ.
+    Doubted {
+        /// As in `Unclean`.
+        checkpoint_timestamp_ms: i64,
+    },
     /// The process was killed and the machine has run on, so that every file holds what was put:
     /// they are taken as they are, but that the message with which they end may lack keys. Not to
-    /// be chosen after a sync has failed: then the kernel may have dropped pages.
+    /// be chosen after a sync has failed: see `Doubted`.
     Killed {
         /// Files whose last message was stored after this time are synced by the next flush.
         checkpoint_timestamp_ms: i64,

@@ -11,7 +11,7 @@ use crate::file::{Body, IndexFile, open_checked};
 use crate::layout::{ENTRY_LEN, FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, SLOT_LEN};
 use crate::name::is_index_name;
 use crate::options::SuspectFile;
-use crate::repair::Scan;
+use crate::repair::{Scan, Writes};
 
 /// The files of a directory.
 #[derive(Debug)]
@@ -128,12 +128,13 @@ pub(crate) fn has_uncounted<I: Io>(
 impl<I: Io> Recovery<I> {
     /// Checks the files that were not known to be durable. From the first that is not whole, the
     /// rest of the index is cut off: behind a gap, nobody knows what is missing. `gone` are the
-    /// files that are removed whatever the others hold.
+    /// files that are removed whatever the others hold; `writes` is what is written of those kept.
     pub(crate) fn after_crash(
         io: &I,
         files: Vec<Arc<IndexFile<I>>>,
         mut gone: Vec<PathBuf>,
         checkpoint_timestamp_ms: i64,
+        writes: Writes,
     ) -> Result<Self, IndexError> {
         let mut recovery = Self {
             files: Vec::new(),
@@ -152,7 +153,7 @@ impl<I: Io> Recovery<I> {
             let Repaired { kept, doubtful } = if cut {
                 Repaired::default()
             } else {
-                repair(io, &file, u64::MAX)?
+                repair(io, &file, u64::MAX, writes)?
             };
             first_doubtful = first_doubtful.or(doubtful);
             recovery.suspects.push(SuspectFile {
@@ -197,7 +198,7 @@ impl<I: Io> Recovery<I> {
                 break;
             }
             last.replace_body(Body::Closed(header));
-            let Repaired { kept, doubtful } = repair(io, last, log_end)?;
+            let Repaired { kept, doubtful } = repair(io, last, log_end, Writes::Differences)?;
             recovery.suspects.push(SuspectFile {
                 path: last.path().to_owned(),
                 entry_count: header.next_entry.saturating_sub(FIRST_ENTRY),
@@ -268,7 +269,12 @@ struct Repaired {
 }
 
 /// Cuts a closed file behind its last good entry below `log_end` and builds its slots again.
-fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Repaired, IndexError> {
+fn repair<I: Io>(
+    io: &I,
+    file: &IndexFile<I>,
+    log_end: u64,
+    writes: Writes,
+) -> Result<Repaired, IndexError> {
     let header = file.header();
     let layout = file.layout();
     let handle = open_checked(io, file.path(), layout, Access::ReadWrite)?;
@@ -288,7 +294,7 @@ fn repair<I: Io>(io: &I, file: &IndexFile<I>, log_end: u64) -> Result<Repaired, 
         });
     }
     let repaired = scan.header(&header);
-    scan.apply(&handle, &header, &repaired)?;
+    scan.apply(&handle, &header, &repaired, writes)?;
     file.replace_body(Body::Closed(repaired));
     Ok(Repaired {
         kept: Some(scan.next_entry()),

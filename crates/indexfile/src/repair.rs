@@ -18,6 +18,15 @@ const CHUNK_COUNT: u32 = 16 * 1024;
 /// What a device writes whole or not at all.
 const SECTOR_LEN: usize = 512;
 
+/// What a repair writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Only what is to differ: what the device holds is what was read.
+    Differences,
+    /// Everything that is kept: it may have been read from a page that was never written.
+    All,
+}
+
 /// What replaying a file's entries found.
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -119,7 +128,7 @@ impl Scan {
     }
 
     /// Makes the file say what the scan found, durably: slots, header, and zeros over everything
-    /// behind the good entries, so that no later scan takes it for good. Writes only what differs.
+    /// behind the good entries, so that no later scan takes it for good.
     ///
     /// It is synced also when nothing differs: after a kill the page cache may hold more than the
     /// device, and a file that is not put to any more is not synced again.
@@ -128,10 +137,14 @@ impl Scan {
         file: &F,
         old: &Header,
         new: &Header,
+        writes: Writes,
     ) -> Result<(), IoError> {
-        self.write_slots(file)?;
+        self.write_slots(file, writes)?;
+        if writes == Writes::All {
+            self.write_entries_again(file)?;
+        }
         self.clear_entries(file)?;
-        if new != old {
+        if new != old || writes == Writes::All {
             file.write_all_at(&encode(new), 0)?;
         }
         file.sync_data()
@@ -180,7 +193,7 @@ impl Scan {
         }
     }
 
-    fn write_slots<F: IoFile>(&self, file: &F) -> Result<(), IoError> {
+    fn write_slots<F: IoFile>(&self, file: &F, writes: Writes) -> Result<(), IoError> {
         let mut position = self.layout.slot_position(0) as u64;
         let mut there = vec![0; SLOT_LEN * CHUNK_COUNT as usize];
         for chunk in self.slots.chunks(CHUNK_COUNT as usize) {
@@ -190,10 +203,24 @@ impl Scan {
                 .collect();
             let there = &mut there[..right.len()];
             file.read_exact_at(there, position)?;
-            if *there != *right {
+            if *there != *right || writes == Writes::All {
                 file.write_all_at(&right, position)?;
             }
             position += right.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_entries_again<F: IoFile>(&self, file: &F) -> Result<(), IoError> {
+        let mut entries = vec![0; ENTRY_LEN * CHUNK_COUNT as usize];
+        let mut ordinal = FIRST_ENTRY;
+        while ordinal < self.next_entry {
+            let count = CHUNK_COUNT.min(self.next_entry - ordinal);
+            let position = self.layout.entry_position(ordinal) as u64;
+            let chunk = &mut entries[..ENTRY_LEN * count as usize];
+            file.read_exact_at(chunk, position)?;
+            file.write_all_at(chunk, position)?;
+            ordinal += count;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
 use crate::recover::{
     Recovery, has_uncounted, is_in_doubt, last_agrees, last_used, load, remove, remove_all,
 };
+use crate::repair::Writes;
 use crate::select::{self, IndexRead, TimeRange};
 
 /// Full files that may stay mapped until a flush; the put that begins one more flushes first.
@@ -154,9 +155,16 @@ impl<I: Io> IndexService<I> {
             }
             OpenPolicy::Unclean {
                 checkpoint_timestamp_ms,
+            }
+            | OpenPolicy::Doubted {
+                checkpoint_timestamp_ms,
             } => {
-                let recovery =
-                    Recovery::after_crash(&io, loaded.files, gone, checkpoint_timestamp_ms)?;
+                let writes = match policy {
+                    OpenPolicy::Doubted { .. } => Writes::All,
+                    _ => Writes::Differences,
+                };
+                let since = checkpoint_timestamp_ms;
+                let recovery = Recovery::after_crash(&io, loaded.files, gone, since, writes)?;
                 report.resume_offset = Some(resume_offset(&recovery.files));
                 report.suspects = recovery.suspects;
                 recovery.files
@@ -182,6 +190,8 @@ impl<I: Io> IndexService<I> {
             files = recovery.files;
         }
         report.file_count = files.len();
+        // A killed process may have left the name of its last file in the cache only.
+        let directory_dirty = AtomicBool::new(policy != OpenPolicy::Clean && !files.is_empty());
         let end_physical_offset = last_used(&files).map(|header| header.end_physical_offset);
         let service = Self {
             io,
@@ -194,7 +204,7 @@ impl<I: Io> IndexService<I> {
                 repeated_offset: end_physical_offset,
             }),
             flushing: Mutex::new(()),
-            directory_dirty: AtomicBool::new(false),
+            directory_dirty,
             poisoned: AtomicBool::new(false),
         };
         Ok((service, report))

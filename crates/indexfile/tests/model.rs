@@ -2,6 +2,7 @@
 //! files, so that they roll.
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use indexfile::{IndexOptions, IndexService, OpenPolicy, PutOutcome, key_hash};
@@ -338,6 +339,53 @@ fn a_put_that_was_not_counted_is_put_again() {
     for key in keys {
         let found = index.query("T", key, 10, 0, i64::MAX).unwrap();
         assert_eq!(found, [7], "{key}");
+    }
+}
+
+/// The kernel counts pages as written of which a sync has failed: no later sync writes them, unless they
+/// are written again.
+#[test]
+fn after_a_failed_sync_what_is_kept_is_written_again() {
+    let mut io = SimIo::new(9);
+    let dir = Path::new("/index");
+    // Slots and entries of many pages each.
+    let options = IndexOptions {
+        slot_count: 5_000,
+        entry_count_max: 5_000,
+        ..OPTIONS
+    };
+    let since = 0;
+    let key = |number: u64| format!("key-{number}");
+    let (index, _) =
+        IndexService::open(io.clone(), dir, options.clone(), OpenPolicy::Clean).unwrap();
+    for number in 0..3_000 {
+        index.put("T", &key(number), number, START_MS).unwrap();
+        if number == 1_000 {
+            index.flush().unwrap();
+        }
+    }
+    io.fail_next("sync_data", ErrorKind::Other);
+    index.flush().unwrap_err();
+    io = io.crash(CrashStyle::KillProcess);
+    drop(index);
+    let policy = OpenPolicy::Doubted {
+        checkpoint_timestamp_ms: since,
+    };
+    let (index, report) = IndexService::open(io.clone(), dir, options.clone(), policy).unwrap();
+    for number in report.resume_offset.unwrap()..3_000 {
+        index.put("T", &key(number), number, START_MS).unwrap();
+    }
+    index.flush().unwrap();
+    drop(index);
+    io = io.crash(CrashStyle::LoseUnsynced);
+    let policy = OpenPolicy::Unclean {
+        checkpoint_timestamp_ms: since,
+    };
+    let (index, report) = IndexService::open(io, dir, options, policy).unwrap();
+    assert!(report.resume_offset >= Some(2_999), "{report:?}");
+    for number in 0..2_999 {
+        let found = index.query("T", &key(number), 10, 0, i64::MAX).unwrap();
+        assert_eq!(found, [number], "{number}");
     }
 }
 

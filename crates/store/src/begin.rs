@@ -18,6 +18,8 @@ pub(crate) struct Found {
     remembered: Option<Remembered>,
     /// Whether the machine has run on since the store was last open.
     pub(crate) is_power_kept: bool,
+    /// Whether the page cache may hold of queues and index what the device never got.
+    pub(crate) is_derived_in_doubt: bool,
 }
 
 /// Where the derived files end.
@@ -51,10 +53,14 @@ impl Found {
         let is_power_kept = state
             .as_ref()
             .is_some_and(|state| !boot_id.is_empty() && state.boot_id == boot_id);
+        let is_derived_in_doubt = state
+            .as_ref()
+            .is_some_and(|state| state.is_derived_in_doubt);
         Ok(Self {
             last_exit,
             times,
             is_power_kept,
+            is_derived_in_doubt,
             remembered: match state {
                 Some(state) => remembered(state, opening)?,
                 None => None,

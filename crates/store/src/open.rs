@@ -131,6 +131,7 @@ pub(crate) fn open<I: Io>(
     // In the run of the machine that it was written in, what was remembered is as true as before,
     // and the queues, which may be many, are synced in their own time.
     let is_as_before = found.is_power_kept
+        && !found.is_derived_in_doubt
         && recovery.cut.is_none()
         && recovery.holes.is_empty()
         && redispatch.check.faults().is_empty();
@@ -227,6 +228,9 @@ impl<I: Io> Derived<I> {
         let begun = clock.monotonic();
         let index_policy = match last_exit {
             LastExit::Clean => indexfile::OpenPolicy::Clean,
+            LastExit::Unclean if found.is_derived_in_doubt => indexfile::OpenPolicy::Doubted {
+                checkpoint_timestamp_ms: found.times.index_ms,
+            },
             LastExit::Unclean if found.is_power_kept => indexfile::OpenPolicy::Killed {
                 checkpoint_timestamp_ms: found.times.index_ms,
             },

@@ -51,7 +51,7 @@ pub enum QueueFault {
     Shorter,
     /// Files are short or missing, or something in the middle is no entry.
     Damaged,
-    /// An earlier rebuild was cut short.
+    /// An earlier rebuild was cut short, or a sync has failed.
     Unfinished,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for RebuiltQueue {
             QueueFault::WrongEntry => "an entry was not its message's",
             QueueFault::Shorter => "it was shorter than before",
             QueueFault::Damaged => "its files were damaged",
-            QueueFault::Unfinished => "an earlier rebuild was cut short",
+            QueueFault::Unfinished => "an earlier rebuild was cut short, or a sync has failed",
         };
         write!(f, "{}-{}: {what}", self.topic, self.queue_id)
     }
@@ -85,7 +85,7 @@ impl fmt::Display for RebuiltQueue {
 pub(crate) struct QueueCheck {
     /// What was remembered when the store was opened.
     marks: QueueMarks,
-    /// Queues whose rebuild was cut short.
+    /// Queues whose rebuild was cut short, or of which a sync has failed.
     unfinished: QueueMarks,
     doubtful: Vec<DoubtfulQueue>,
     faults: BTreeMap<QueueKey, QueueFault>,
@@ -457,6 +457,31 @@ impl<I: Io> Marks<I> {
             && let Err(error) = self.queues.write(&marks)
         {
             tracing::warn!(%error, "the ends of the queues are not remembered");
+        }
+    }
+}
+
+impl<I: Io> Marks<I> {
+    /// A sync of queues has failed: the kernel may count pages of theirs as written that the device
+    /// never got, and no later sync would write them. The next opening builds those queues again
+    /// that are not known to be durable. That this cannot be noted either is told.
+    pub(crate) fn doubt_unsynced(&self, dispatcher: &Dispatcher<I>) {
+        let queues = dispatcher.queues.set().queues().into_iter();
+        let queues = queues.filter(|named| named.queue.flushed_index() < named.queue.max_index());
+        let queues = queues.map(|named| {
+            let key = (named.topic.as_ref().to_owned(), named.queue_id);
+            (key, (0, named.queue.max_index()))
+        });
+        let batches = dispatcher.batches.set.queues().into_iter();
+        let batches = batches.filter(|(_, _, queue)| !queue.is_flushed());
+        let batches = batches.map(|(topic, queue_id, _)| ((topic, queue_id), (0, 0)));
+        let noted = self.rebuild.read();
+        let mut doubted = noted.clone();
+        doubted.ends.extend(queues.chain(batches));
+        if doubted != noted
+            && let Err(error) = self.rebuild.write(&doubted)
+        {
+            tracing::warn!(%error, "queues of which a sync has failed are not noted for a rebuild");
         }
     }
 }

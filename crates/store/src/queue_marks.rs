@@ -24,7 +24,8 @@
 //!
 //! `foliomq/rebuild` has the same form: the queues that are being built again, each with the index
 //! behind its last entry before. It is there from before the first entry is removed until the last
-//! one is synced, so that a rebuild that was cut short is done again.
+//! one is synced, so that a rebuild that was cut short is done again. So are queues of which a sync
+//! has failed: what the page cache holds of them proves nothing, and no later sync would write it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ impl<I: Io> Core<I> {
                 .unwrap_or(0),
             anchor,
             boot_id: self.io().boot_id().unwrap_or_default(),
+            // Who is here has synced all of them.
+            is_derived_in_doubt: false,
         };
         if let Err(error) = open.save(&state) {
             tracing::warn!(%error, "the store's own state is not kept any more");
@@ -37,12 +39,12 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// A sync of the index has failed: what is in memory of its files proves nothing any more. The
-    /// next start is to take the end of this process for that of the machine.
-    pub(crate) fn forget_run(&self) {
+    /// A sync of queues or index has failed: what is in memory of their files proves nothing any
+    /// more, and the next start is not to believe it.
+    pub(crate) fn doubt_derived(&self) {
         let mut file = self.lock_state();
         let Some(open) = file.as_mut() else { return };
-        if let Err(error) = open.forget_run() {
+        if let Err(error) = open.doubt_derived() {
             tracing::warn!(%error, "the store's own state is not kept any more");
             *file = None;
         }

@@ -20,7 +20,8 @@
 //! | 56 | 4 | its length |
 //! | 60 | 4 | CRC of its body |
 //! | 64 | 8 | its store time, ms |
-//! | 72 | 48 | name of the machine's run (boot id), padded with zeros |
+//! | 72 | 47 | name of the machine's run (boot id), padded with zeros |
+//! | 119 | 1 | 1: a sync of queues or index has failed, so that what the page cache holds of them proves nothing |
 //! | 120 | 8 | nothing that is synced was stored after this time, ms |
 //!
 //! The anchor ties it to the log: if another record stands there, a Java broker has cut the log and
@@ -39,8 +40,9 @@ const MAGIC: [u8; 4] = *b"FMQ1";
 const CRC_POSITION: usize = 4;
 const FIELDS_POSITION: usize = 8;
 const BOOT_ID_POSITION: usize = 72;
-const BOOT_ID_LEN: usize = 48;
-const FLUSHED_MS_POSITION: usize = BOOT_ID_POSITION + BOOT_ID_LEN;
+const BOOT_ID_LEN: usize = 47;
+const DOUBT_POSITION: usize = BOOT_ID_POSITION + BOOT_ID_LEN;
+const FLUSHED_MS_POSITION: usize = DOUBT_POSITION + 1;
 const FIELDS_END: usize = FLUSHED_MS_POSITION + 8;
 
 /// What is remembered.
@@ -58,6 +60,9 @@ pub(crate) struct State {
     pub(crate) anchor: Option<Anchor>,
     /// Names the run of the machine; empty where the system does not say.
     pub(crate) boot_id: String,
+    /// A sync of queues or index has failed: the kernel may count pages of theirs as written that
+    /// never were.
+    pub(crate) is_derived_in_doubt: bool,
 }
 
 /// A record by which the log is recognised.
@@ -154,14 +159,14 @@ impl<I: Io> StateFile<I> {
         }
     }
 
-    /// Forgets which run of the machine the state is of.
+    /// Says that a sync of queues or index has failed.
     ///
     /// # Errors
     /// The old state is still there.
-    pub(crate) fn forget_run(&mut self) -> Result<(), IoError> {
+    pub(crate) fn doubt_derived(&mut self) -> Result<(), IoError> {
         let last = self.last.clone();
         self.save(&State {
-            boot_id: String::new(),
+            is_derived_in_doubt: true,
             ..last
         })
     }
@@ -209,7 +214,8 @@ fn encode(sequence: u64, state: &State) -> [u8; SLOT_LEN] {
     fields.extend(anchor.map_or(0, |anchor| anchor.body_crc).to_be_bytes());
     fields.extend(anchor.map_or(0, |anchor| anchor.store_ms).to_be_bytes());
     fields.extend(state.boot_id.bytes().take(BOOT_ID_LEN));
-    fields.resize(FLUSHED_MS_POSITION - FIELDS_POSITION, 0);
+    fields.resize(DOUBT_POSITION - FIELDS_POSITION, 0);
+    fields.push(u8::from(state.is_derived_in_doubt));
     fields.extend(state.flushed_ms.to_be_bytes());
     let crc = body_crc(&fields).to_be_bytes();
     let mut slot = [0; SLOT_LEN];
@@ -240,7 +246,7 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, State)> {
         body_crc: u32::from_be_bytes(field(slot, 60)),
         store_ms: i64::from_be_bytes(field(slot, 64)),
     };
-    let boot_id = &slot[BOOT_ID_POSITION..FLUSHED_MS_POSITION];
+    let boot_id = &slot[BOOT_ID_POSITION..DOUBT_POSITION];
     let boot_id = std::str::from_utf8(boot_id).ok()?.trim_end_matches('\0');
     let state = State {
         segment_len,
@@ -250,6 +256,7 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, State)> {
         index_end,
         anchor: (anchor_offset != u64::MAX).then_some(anchor),
         boot_id: boot_id.to_owned(),
+        is_derived_in_doubt: slot[DOUBT_POSITION] != 0,
     };
     Some((sequence, state))
 }
@@ -279,6 +286,7 @@ mod tests {
                 store_ms: -1,
             }),
             boot_id: "12345678-1234-1234-1234-123456789abc".to_owned(),
+            is_derived_in_doubt: flushed.is_multiple_of(2),
         }
     }
 

@@ -689,8 +689,9 @@ impl<I: Io> Core<I> {
         let queues = self.dispatcher.queues.set().flush(FlushPolicy::All);
         let queues = queues.and_then(|_| self.dispatcher.batches.set.flush());
         self.note(health::QUEUE_SYNC, &queues);
-        if queues.is_ok() {
-            self.checkpoint.advance_logics(now.store_ms);
+        match &queues {
+            Ok(()) => self.checkpoint.advance_logics(now.store_ms),
+            Err(_) => self.marks.doubt_unsynced(&self.dispatcher),
         }
         let index = match &self.dispatcher.index {
             Some(index) => index.flush().map(|flushed| {
@@ -702,7 +703,7 @@ impl<I: Io> Core<I> {
         };
         self.note(health::INDEX_SYNC, &index);
         if index.is_err() {
-            self.forget_run();
+            self.doubt_derived();
         }
         let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         if self.log.flushed() >= mark.offset {

@@ -264,6 +264,52 @@ fn after_a_power_loss_damage_below_the_synced_offset_is_passed_over() {
     assert_eq!(store.max_offset("Odd", 0), Some(30));
 }
 
+/// Whatever sync of queues, index or checkpoint fails, and the log's after it if `with_log` says so: a
+/// machine that loses power after the next process has synced everything has it all.
+fn each_failed_sync_of_derived_files(with_log: bool) {
+    let mut failed_count = 0;
+    for op in ["msync", "sync_data", "sync_all", "sync_dir"] {
+        for nth in 1.. {
+            let (mut scene, store) = Scene::with(20);
+            store.log().flush_now().unwrap();
+            store.step_flush_derived().unwrap();
+            for _ in 0..10 {
+                scene.put(&store);
+            }
+            while store.step_dispatch().unwrap() {}
+            scene.io.fail_nth(op, nth, std::io::ErrorKind::Other);
+            if store.step_flush_derived().is_ok() {
+                break;
+            }
+            failed_count += 1;
+            if with_log {
+                scene.io.fail_next("msync", std::io::ErrorKind::Other);
+                store.log().flush_now().unwrap_err();
+            }
+            scene.kill(store);
+            let (store, report) = scene.open().unwrap();
+            assert!(report.is_power_kept, "{report}");
+            store.log().flush_now().unwrap();
+            store.step_flush_derived().unwrap();
+            drop(store);
+            scene.io = scene.io.crash(CrashStyle::LoseUnsynced);
+            let (store, _) = scene.open().unwrap();
+            scene.check(&store, &[]);
+        }
+    }
+    assert!(failed_count > 3, "{failed_count} syncs failed");
+}
+
+#[test]
+fn what_a_failed_sync_of_queues_or_index_has_lost_is_written_again() {
+    each_failed_sync_of_derived_files(false);
+}
+
+#[test]
+fn a_failed_sync_of_queues_or_index_hides_none_of_the_log() {
+    each_failed_sync_of_derived_files(true);
+}
+
 #[test]
 fn what_a_failed_sync_has_lost_is_synced_after_the_process_has_died() {
     let (mut scene, store) = Scene::with(20);

@@ -319,9 +319,13 @@ impl Machine {
         }
         let end = store.log().max_offset();
         drop(store);
+        if self.is_faulty {
+            // What a failed sync has put in doubt is built again, once.
+            drop(self.open().context("the opening after a failure")?);
+            self.is_faulty = false;
+        }
         let before = check::files(&self.io)?;
         let store = self.open().context("the second opening")?;
-        self.is_faulty = false;
         let after = check::files(&self.io)?;
         // A log that ends with a whole segment may as well go on at the blank record in it.
         if store.log().max_offset() == end {
