@@ -65,7 +65,8 @@ impl Residency {
                 return true;
             }
             let whole = chunk * CHUNK_LEN..(chunk + 1) * CHUNK_LEN;
-            if is_resident(offset, slice, &whole) {
+            // Of a chunk that lies in two files one alone tells nothing.
+            if lies_in_mapping(offset, slice, &whole) && is_resident(offset, slice, &whole) {
                 self.note(chunk, seconds, IN_MEMORY);
                 return true;
             }
@@ -122,6 +123,12 @@ impl Residency {
     fn seconds(&self) -> u64 {
         (self.clock.monotonic().as_secs() + 1) & SECONDS_MASK
     }
+}
+
+/// Whether a range of the log lies in the mapping of `slice`, which is the log from `offset` on.
+fn lies_in_mapping<M: RawMap>(offset: u64, slice: &MapSlice<M>, range: &Range<u64>) -> bool {
+    let base = offset - slice.range().start as u64;
+    base <= range.start && range.end <= base + slice.region().map().len() as u64
 }
 
 /// Whether the part of a range of the log that lies in the mapping of `slice`, and is readable, is

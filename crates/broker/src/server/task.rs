@@ -77,6 +77,7 @@ pub(super) async fn serve(guard: Registered, socket: std::net::TcpStream) {
         guard,
         socket,
         partial: Vec::new(),
+        is_behind: false,
         output: Output::default(),
         letters: VecDeque::new(),
         pending: VecDeque::new(),
@@ -93,8 +94,11 @@ pub(super) async fn serve(guard: Registered, socket: std::net::TcpStream) {
 struct Task {
     guard: Registered,
     socket: TcpStream,
-    /// The beginning of a frame whose rest has not come yet.
+    /// The beginning of a frame whose rest has not come yet; behind frames that are not handled yet
+    /// where `is_behind` says so.
     partial: Vec<u8>,
+    /// As much waits to be sent as may: no event of the socket tells when the frames can be handled.
+    is_behind: bool,
     output: Output,
     letters: VecDeque<Letter>,
     pending: VecDeque<(ReplyTicket, Box<dyn Pending>)>,
@@ -265,6 +269,12 @@ impl Task {
         cx: &mut Context<'_>,
         kit: &mut Kit,
     ) -> Poll<Result<(), CloseReason>> {
+        if std::mem::take(&mut self.is_behind) {
+            let received = std::mem::take(&mut self.partial);
+            let handled = self.handle_frames(&received, &mut kit.scratch)?;
+            self.hold(&received[handled..]);
+            return Poll::Ready(Ok(()));
+        }
         let held = self.partial.len();
         if held >= kit.input.len() / 2 {
             return self.poll_receive_long(cx, &mut kit.scratch);
@@ -323,7 +333,8 @@ impl Task {
         }
     }
 
-    /// Handles the whole frames at the start of `received`; returns how many bytes they were.
+    /// Handles the whole frames at the start of `received`, as long as answers may be added to those
+    /// that wait; returns how many bytes they were.
     fn handle_frames(
         &mut self,
         received: &[u8],
@@ -335,6 +346,10 @@ impl Task {
             let limit = self.guard.shared.limits.frame_len_max;
             match remoting::next_frame(rest, limit).map_err(|error| self.malformed(&error))? {
                 FrameStep::NeedMore(_) => return Ok(handled),
+                FrameStep::Frame(_) if !self.may_read() => {
+                    self.is_behind = true;
+                    return Ok(handled);
+                }
                 FrameStep::Frame(frame) => {
                     self.handle_frame(&rest[..frame.len], scratch)?;
                     handled += frame.len;

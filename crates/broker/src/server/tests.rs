@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll};
 
@@ -9,8 +10,11 @@ use remoting::{Command, CommandView, RequestCode, ResponseCode};
 
 use super::*;
 
+const BIG_LEN: usize = 1 << 20;
+
 /// Says back what the request's body says to do.
 struct Echo {
+    big_count: AtomicUsize,
     closed: Mutex<mpsc::Sender<SocketAddr>>,
 }
 
@@ -46,6 +50,10 @@ impl Service for Echo {
         match request.body() {
             b"later" => Reply::Later(Box::new(Second(false))),
             b"forget" => Reply::Done,
+            b"big" => {
+                self.big_count.fetch_add(1, Ordering::SeqCst);
+                exchange.body(&vec![b'b'; BIG_LEN])
+            }
             b"hold" => {
                 let held = Box::new(Woken(exchange.ticket()));
                 assert!(exchange.connection().resume(held).is_ok());
@@ -77,6 +85,7 @@ impl Service for Echo {
 }
 
 struct Running {
+    service: Arc<Echo>,
     server: Option<Server>,
     closed: mpsc::Receiver<SocketAddr>,
     runtime: tokio::runtime::Runtime,
@@ -98,14 +107,17 @@ fn run(limits: Limits) -> Running {
         .unwrap();
     let (sender, closed) = mpsc::channel();
     let service = Arc::new(Echo {
+        big_count: AtomicUsize::new(0),
         closed: Mutex::new(sender),
     });
     let socket = bind("127.0.0.1:0".parse().unwrap(), 128).unwrap();
     let guard = runtime.enter();
     let workers = Workers::start(2, || ()).unwrap();
-    let server = Server::start("test", service, limits, vec![socket], &workers.places()).unwrap();
+    let serving = Arc::clone(&service) as Arc<dyn Service>;
+    let server = Server::start("test", serving, limits, vec![socket], &workers.places()).unwrap();
     drop(guard);
     Running {
+        service,
         server: Some(server),
         closed,
         runtime,
@@ -262,6 +274,31 @@ fn a_client_that_never_reads_is_closed_and_costs_bounded_memory() {
     // The server stops reading, so at some time nothing more can be written, and then it closes.
     while socket.write_all(&frame).is_ok() {}
     running.wait_closed(&socket);
+}
+
+#[test]
+fn requests_that_came_together_wait_for_their_answers_to_be_taken() {
+    const COUNT: usize = 100;
+    let running = run(Limits {
+        outbound_high_water: 4 * BIG_LEN,
+        ..limits()
+    });
+    let mut socket = running.connect();
+    let frames = (0..COUNT as i32).flat_map(|opaque| request(opaque, b"big"));
+    socket.write_all(&frames.collect::<Vec<_>>()).unwrap();
+    for received in 0..COUNT {
+        let answer = receive(&mut socket);
+        assert_eq!(
+            (answer.opaque, answer.body.len()),
+            (received as i32, BIG_LEN)
+        );
+        // The kernel's buffers of both sides hold some more.
+        let handled = running.service.big_count.load(Ordering::SeqCst);
+        assert!(
+            handled <= received + 40,
+            "{handled} are handled, {received} taken"
+        );
+    }
 }
 
 #[test]
