@@ -1,7 +1,8 @@
-//! One slow client, one slow disk, one big message: the other connections of the same thread go on.
+//! One slow client, one slow disk, one big message: the other connections of the same thread go on. And a
+//! slow disk has nobody say more than it holds.
 //!
-//! All connections of these brokers share one thread. Failpoints are global to the process: only
-//! one test of this binary arms them.
+//! All connections of these brokers share one thread. Failpoints are global to the process: the tests of
+//! this binary run one after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,14 +13,17 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use foliomq::config::{Config, FlushDisk};
 use foliomq::node::Node;
+use message::Message;
+use mmap_core::OsIo;
 use mmap_core::failpoint::{Action, arm};
 use remoting::header::{PullMessageRequestHeader, SendMessageRequestHeader, pull_flag};
 use remoting::{Command, RequestCode, ResponseCode};
+use store::{MessageStore, StoreOptions, SystemClock};
 use tokio::runtime::Runtime;
 
 /// How long an answer may take on a busy machine; a connection that stalls never gets one.
@@ -260,4 +264,51 @@ fn big_messages_stall_nobody() {
     });
     drop((big, small));
     running.stop();
+}
+
+/// Who came second found no queue left to sync, and vouched for those that the first had not synced yet.
+#[test]
+fn nobody_vouches_for_what_another_thread_is_about_to_sync() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock::new());
+    let options = StoreOptions::new(dir.path());
+    let (store, _) = MessageStore::open_with(OsIo, options, clock).unwrap();
+    for queue_id in 0..4 {
+        store.put(&message(queue_id)).unwrap();
+    }
+    while store.step_dispatch().unwrap() {}
+    store.log().flush_now().unwrap();
+    let held = arm("mmap_core.msync", Action::Hold, Some(1));
+    let (done, finished) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (store, done) = (&store, done.clone());
+            scope.spawn(move || {
+                store.step_flush_derived().unwrap();
+                done.send(()).unwrap();
+            });
+        }
+        let early = finished.recv_timeout(Duration::from_millis(300));
+        assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout));
+        drop(held);
+    });
+    assert_eq!(finished.try_iter().count(), 2);
+    store.close().unwrap();
+}
+
+fn message(queue_id: i32) -> Message<'static> {
+    Message {
+        topic: "Topic",
+        queue_id,
+        flag: 0,
+        sys_flag: Default::default(),
+        born_timestamp_ms: 1,
+        born_host: ([127, 0, 0, 1], 1).into(),
+        store_host: ([127, 0, 0, 1], 2).into(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: b"body",
+        properties: b"",
+    }
 }
