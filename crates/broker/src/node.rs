@@ -493,7 +493,7 @@ fn tell_of_stage(store: &MessageStore, is_asked_for: bool) {
         tracing::warn!("transientStorePoolEnable has no effect with SYNC_FLUSH");
     }
     if let Some(refusal) = pool.and_then(StagePool::lock_refusal) {
-        tracing::warn!(%refusal, "the transient store pool may be swapped out");
+        tracing::warn!(%refusal, "the transient store pool is not locked and may be swapped out");
     }
 }
 

@@ -76,6 +76,6 @@ pub use os::{OsFile, OsIo};
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
-pub use stage::{LockRefusal, StageBuffer, StageError, StagePool};
+pub use stage::{StageBuffer, StageError, StagePool};
 pub use warm::{WarmUp, warm_up};
 pub use write_back::write_back;

@@ -7,7 +7,9 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapMut;
-use rustix::process::{Resource, getrlimit};
+use rustix::io::Errno;
+
+use crate::limits::explain_memlock;
 
 /// A fixed number of [`StageBuffer`]s, taken and given back.
 ///
@@ -32,7 +34,7 @@ pub struct StagePool {
     free: Mutex<Vec<StageBuffer>>,
     buffer_count: usize,
     buffer_len: usize,
-    lock_refusal: Option<LockRefusal>,
+    lock_refusal: Option<io::Error>,
 }
 
 /// Memory of a [`StagePool`] that is filled from front to back.
@@ -65,7 +67,10 @@ impl StagePool {
             if lock_refusal.is_none()
                 && let Err(source) = map.lock()
             {
-                lock_refusal = Some(LockRefusal::new(buffer_count * rounded, source));
+                lock_refusal = Some(match Errno::from_io_error(&source) {
+                    Some(errno) => explain_memlock(errno, buffer_count * rounded),
+                    None => source,
+                });
             }
             if lock_refusal.is_some() {
                 // Touched, so that the first filling takes no faults at least.
@@ -116,7 +121,7 @@ impl StagePool {
     }
 
     /// Why not all buffers are locked in memory, if they are not.
-    pub fn lock_refusal(&self) -> Option<&LockRefusal> {
+    pub fn lock_refusal(&self) -> Option<&io::Error> {
         self.lock_refusal.as_ref()
     }
 
@@ -180,45 +185,6 @@ impl fmt::Display for StageError {
 impl Error for StageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.source)
-    }
-}
-
-/// Why the memory of a [`StagePool`] is not locked: it may be swapped out, and is slow then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockRefusal {
-    /// Bytes that were to be locked.
-    pub len: usize,
-    /// What the process may lock (`RLIMIT_MEMLOCK`); `None` without a limit.
-    pub limit: Option<u64>,
-    /// What the system said.
-    pub kind: io::ErrorKind,
-}
-
-impl LockRefusal {
-    fn new(len: usize, source: io::Error) -> Self {
-        Self {
-            len,
-            limit: getrlimit(Resource::Memlock).current,
-            kind: source.kind(),
-        }
-    }
-}
-
-impl fmt::Display for LockRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { len, limit, kind } = self;
-        write!(
-            f,
-            "{len} bytes of stage buffers are not locked in memory ({kind}); "
-        )?;
-        match limit {
-            Some(limit) => write!(
-                f,
-                "RLIMIT_MEMLOCK allows {limit}: raise it (ulimit -l takes KiB, a service has \
-                 LimitMEMLOCK=), or have fewer"
-            ),
-            None => f.write_str("RLIMIT_MEMLOCK sets no limit, the system has no memory to spare"),
-        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! The names that RocketMQ gives them are known to [`keys`] alone.
 
 pub mod keys;
+mod kinds;
 pub mod properties;
+mod unused;
 mod value;
 
 use std::path::{Path, PathBuf};
