@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use mmap_core::{Io, OsIo};
 
-use crate::store::Core;
+use crate::core::Core;
 
 /// Steps of dispatch at the end of a burst; what is left then is for the dispatching thread.
 const STEP_COUNT_MAX: usize = 4;

@@ -4,8 +4,8 @@ use mmap_core::Io;
 
 use message::{Parsed, RecordView};
 
+use crate::core::Core;
 use crate::state::{Anchor, State};
-use crate::store::Core;
 
 impl<I: Io> Core<I> {
     /// Remembers up to where the log is synced, and that below `derived` the queues and the index

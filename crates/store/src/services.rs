@@ -9,8 +9,8 @@ use commitlog::{FlushMode, LogServices};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mmap_core::Io;
 
+use crate::core::Core;
 use crate::error::OpenError;
-use crate::store::Core;
 
 /// How long dispatch sleeps at most while the log does not grow; an append wakes it at once.
 const IDLE_WAIT: Duration = Duration::from_secs(60);

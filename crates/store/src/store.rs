@@ -2,38 +2,33 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use commitlog::{AppendError, Appended, AppendedBatch, Clock, CommitLog, FlushMode, SystemClock};
 use consumequeue::{BatchQueue, Boundary, Entry};
 use message::{BatchView, Message, Parsed, PreparedRecord, RecordView, Stamp};
-use mmap_core::sabotage::{self, Lie};
 use mmap_core::transfer::FileRange;
 use mmap_core::{Io, MapSlice, OsIo};
-use segment_queue::{FlushPolicy, QueueError};
 
 use crate::burst::Burst;
-use crate::checkpoint::Checkpoint;
-use crate::clean::{CleanError, Cleanable, Cleaned, Cleaner};
-use crate::dispatch::{ArrivalListener, Dispatcher};
+use crate::clean::{CleanError, Cleaned, Cleaner};
+use crate::core::Core;
+use crate::dispatch::ArrivalListener;
 use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
 use crate::filter::Filter;
 use crate::get::{self, Get, GetLimits, GetStatus};
-use crate::health::{self, Health, Troubles};
+use crate::health::{Health, Troubles};
 use crate::messages::Messages;
 use crate::open::{self, Opened};
 use crate::options::StoreOptions;
-use crate::ownership::Ownership;
 use crate::place::Place;
 use crate::progress::{NoProgress, Progress};
 use crate::query::{self, KeyAnswer, KeyQuery};
-use crate::queue_check::Marks;
 use crate::queues::{QUEUE_ID_MAX, Queue};
 use crate::report::OpenReport;
 use crate::residency::{Residency, Wait};
 use crate::services::Services;
-use crate::state::StateFile;
 
 /// A message store in a directory. See the [crate](crate)'s documentation.
 #[derive(Debug)]
@@ -50,46 +45,6 @@ pub struct PutBatch {
     pub appended: AppendedBatch,
     /// Where each of them starts in the log.
     pub physical_offsets: Vec<u64>,
-}
-
-/// What the threads share.
-#[derive(Debug)]
-pub(crate) struct Core<I: Io> {
-    io: I,
-    pub(crate) options: StoreOptions,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) log: CommitLog<I>,
-    pub(crate) dispatcher: Dispatcher<I>,
-    marks: Marks<I>,
-    checkpoint: Checkpoint<I>,
-    ownership: Ownership<I>,
-    /// Held while queues, index and checkpoint are synced: who came second would find nothing left
-    /// to sync, and vouch for what the first one has not synced yet.
-    flushing_derived: Mutex<()>,
-    /// What a sync of the log must reach for the checkpoint to move.
-    mark: Mutex<Mark>,
-    /// What is remembered beside RocketMQ's files.
-    state: Mutex<Option<StateFile<I>>>,
-    pub(crate) cleaner: Cleaner,
-    residency: Residency,
-    troubles: Troubles,
-    /// The last put found no space.
-    no_space: Mutex<Option<Shortage>>,
-}
-
-/// What a put would have needed.
-#[derive(Debug, Clone, Copy)]
-struct Shortage {
-    requested: u64,
-    /// Of which the file system's figures need not tell.
-    is_quota: bool,
-}
-
-/// A place in the log, and the store time of the record before it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Mark {
-    offset: u64,
-    store_ms: i64,
 }
 
 impl MessageStore<OsIo> {
@@ -666,207 +621,5 @@ impl<I: Io> MessageStore<I> {
 
     fn lock_services(&self) -> std::sync::MutexGuard<'_, Option<Services<I>>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<I: Io> Core<I> {
-    /// Syncs queues, index and checkpoint, in this order: the checkpoint never promises more
-    /// than is on the device. What fails does not keep the others from it.
-    pub(crate) fn step_flush_derived(&self) -> Result<(), CloseError> {
-        let _one_at_a_time = self
-            .flushing_derived
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let now = Mark {
-            store_ms: self.dispatcher.last_store_ms(),
-            offset: self.dispatcher.next_offset(),
-        };
-        if sabotage::is_planted(Lie::CheckpointTooEarly) {
-            self.checkpoint.advance_logics(now.store_ms);
-            self.checkpoint.advance_physic(now.store_ms);
-            return Ok(self.checkpoint.flush()?);
-        }
-        let queues = self.dispatcher.queues.set().flush(FlushPolicy::All);
-        let queues = queues.and_then(|_| self.dispatcher.batches.set.flush());
-        self.note(health::QUEUE_SYNC, &queues);
-        match &queues {
-            Ok(()) => self.checkpoint.advance_logics(now.store_ms),
-            Err(_) => self.marks.doubt_unsynced(&self.dispatcher),
-        }
-        let index = match &self.dispatcher.index {
-            Some(index) => index.flush().map(|flushed| {
-                if let Some(end_ms) = flushed.full_files_end_timestamp_ms {
-                    self.checkpoint.advance_index(end_ms);
-                }
-            }),
-            None => Ok(()),
-        };
-        self.note(health::INDEX_SYNC, &index);
-        if index.is_err() {
-            self.doubt_derived();
-        }
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.log.flushed() >= mark.offset {
-            self.checkpoint.advance_physic(mark.store_ms);
-            *mark = now;
-        }
-        drop(mark);
-        let checkpoint = self.checkpoint.flush();
-        self.note(health::CHECKPOINT_SYNC, &checkpoint);
-        queues?;
-        index?;
-        checkpoint?;
-        self.remember(now.offset);
-        Ok(())
-    }
-
-    pub(crate) fn options(&self) -> &StoreOptions {
-        &self.options
-    }
-
-    pub(crate) fn io(&self) -> &I {
-        &self.io
-    }
-
-    pub(crate) fn lock_state(&self) -> MutexGuard<'_, Option<StateFile<I>>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does a piece of the dispatcher's work.
-    pub(crate) fn step_dispatch(&self) -> Result<bool, DispatchError> {
-        self.note_dispatch(self.dispatcher.step(&self.log))
-    }
-
-    /// The same, unless somebody else is at it.
-    pub(crate) fn try_step_dispatch(&self) -> Option<Result<bool, DispatchError>> {
-        let outcome = self.dispatcher.try_step(&self.log)?;
-        Some(self.note_dispatch(outcome))
-    }
-
-    fn note_dispatch(&self, outcome: Result<bool, DispatchError>) -> Result<bool, DispatchError> {
-        if outcome.is_err() || !self.troubles.is_empty() {
-            self.note(health::DISPATCH, &outcome);
-        }
-        outcome
-    }
-
-    /// One round of cleaning.
-    pub(crate) fn step_clean(
-        &self,
-        pause: &mut dyn FnMut(Duration) -> bool,
-    ) -> Result<Cleaned, CleanError> {
-        // A queue that lost the entries of messages that are gone from the log would give their
-        // offsets to others. The flush itself tells of its failure.
-        if self.step_flush_derived().is_err() {
-            return Ok(Cleaned::default());
-        }
-        let cleaned = self.cleaner.round(&self.cleanable(), pause);
-        self.note(health::CLEANING, &cleaned);
-        cleaned
-    }
-
-    /// Unmaps what nobody has read for a while, and what is beyond the budget of mapped bytes.
-    pub(crate) fn step_unmap(&self) {
-        let now = self.clock.monotonic();
-        self.dispatcher.queues.set().step_unmap(now);
-        self.log
-            .segments()
-            .step_unmap(now, &[self.log.min_offset()]);
-    }
-
-    /// Looks at the disks and at the log's state.
-    pub(crate) fn step_watch(&self) {
-        self.cleaner
-            .look_at_disks(&self.cleanable(), &self.troubles);
-        if let Some(failure) = self.log.failure() {
-            let now_ms = self.clock.wall_ms();
-            self.troubles
-                .begin(health::LOG_FAILED, now_ms, || health::chain(failure));
-        }
-        let disks = self.cleaner.disks();
-        let available = disks.log.map_or(0, |disk| disk.limit - disk.used);
-        let mut no_space = self.lock_no_space();
-        // Nobody may be putting to find it out. A put that finds no space after all says so again.
-        if no_space.is_some_and(|short| !short.is_quota && available >= short.requested) {
-            *no_space = None;
-            self.troubles.end(health::NO_SPACE);
-        }
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        let disks = self.cleaner.disks();
-        let failure = self.log.failure().map(|failure| health::chain(failure));
-        let refusal = failure
-            .or_else(|| self.check_space().err().map(|refusal| refusal.to_string()))
-            .or_else(|| self.troubles.reason(health::NO_SPACE));
-        Health {
-            refusal,
-            troubles: self.troubles.list(),
-            log_disk: disks.log,
-            queue_disk: disks.queues,
-        }
-    }
-
-    fn check_space(&self) -> Result<(), PutError> {
-        self.cleaner.check_space(&self.options)
-    }
-
-    fn cleanable(&self) -> Cleanable<'_, I> {
-        Cleanable {
-            io: &self.io,
-            options: &self.options,
-            log: &self.log,
-            dispatcher: &self.dispatcher,
-            now_ms: self.clock.wall_ms(),
-        }
-    }
-
-    /// Begins or ends the states that appends find out about.
-    fn note_append<T>(&self, outcome: &Result<T, AppendError>) {
-        let begin = |name, error: &AppendError| {
-            let now_ms = self.clock.wall_ms();
-            self.troubles.begin(name, now_ms, || health::chain(error));
-        };
-        match outcome {
-            Ok(_) if self.troubles.is_empty() => {}
-            Ok(_) => {
-                *self.lock_no_space() = None;
-                self.troubles.end(health::NO_SPACE);
-            }
-            Err(error @ AppendError::Full { source, .. }) => {
-                *self.lock_no_space() = Some(Shortage::of(source));
-                begin(health::NO_SPACE, error);
-            }
-            Err(error @ AppendError::Failed(_)) => begin(health::LOG_FAILED, error),
-            Err(_) => {}
-        }
-    }
-
-    fn note<T, E: std::error::Error + 'static>(&self, name: &'static str, result: &Result<T, E>) {
-        self.troubles.note(name, self.clock.wall_ms(), result);
-    }
-
-    fn lock_no_space(&self) -> MutexGuard<'_, Option<Shortage>> {
-        self.no_space.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shortage {
-    fn of(error: &QueueError) -> Self {
-        match error {
-            QueueError::Full {
-                requested,
-                is_quota,
-                ..
-            } => Self {
-                requested: *requested,
-                is_quota: *is_quota,
-            },
-            // Found out by another operation than an allocation: only a put can tell.
-            _ => Self {
-                requested: 0,
-                is_quota: true,
-            },
-        }
     }
 }
