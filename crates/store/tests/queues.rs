@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use message::Message;
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
+use store::offline::{self, RebuildSelection};
 use store::{
     AllMessages, Clock, Filter, FlushMode, GetLimits, GetStatus, IndexOptions, LastExit,
-    MessageStore, OpenReport, QueueFault, StoreOptions, TagFilter,
+    MessageStore, NoProgress, OpenReport, QueueFault, StoreOptions, TagFilter,
 };
 
 const SEGMENT_LEN: u64 = 16 * 1024;
@@ -364,6 +365,29 @@ fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
     scene.puts.drain(RARE_COUNT..first);
     scene.remove_dir("/store/foliomq");
     scene.remove_dir("/store/consumequeue/Often/0");
+    scene.check(&scene.open().0);
+}
+
+#[test]
+fn a_rebuild_of_a_store_at_rest_is_no_easier_to_lead_astray() {
+    let rebuild = |scene: &Scene| {
+        let selection = RebuildSelection::default();
+        offline::rebuild(&scene.io, &scene.options(), &selection, &NoProgress).unwrap()
+    };
+    let mut scene = Scene::closed(100, false);
+    let victim = scene.puts.remove(RARE_COUNT + 30);
+    scene.claim(&victim, 0);
+    assert_eq!(rebuild(&scene).misplaced_count, 1);
+    scene.check(&scene.open().0);
+
+    let mut scene = Scene::closed(100, false);
+    let first = scene.puts.len() - 5;
+    for index in 0..5 {
+        scene.claim(&scene.puts[first + index], index as i64);
+        scene.puts[first + index].queue_offset = index as i64;
+    }
+    scene.puts.drain(RARE_COUNT..first);
+    assert_eq!(rebuild(&scene).misplaced_count, 0);
     scene.check(&scene.open().0);
 }
 

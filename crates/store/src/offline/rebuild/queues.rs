@@ -61,6 +61,8 @@ struct Queue {
     next: Option<i64>,
     /// Log offset behind the last record.
     log_end: u64,
+    /// A message that says to be the first, where there are others: whether it has a unit.
+    first: Option<(RecordFacts, bool)>,
 }
 
 impl<I: Io> QueueBuilder<I> {
@@ -195,6 +197,13 @@ impl<I: Io> QueueBuilder<I> {
         facts: &RecordFacts,
         has_unit: bool,
     ) -> Result<(), OfflineError> {
+        if self.leaves_first(topic, queue_id, facts, has_unit) {
+            return Ok(());
+        }
+        if let Some((first, has_unit)) = self.take_first(topic, queue_id, facts) {
+            self.begin_anew(topic, queue_id)?;
+            self.put_simple(topic, queue_id, &first, has_unit)?;
+        }
         let file_len = self.shape.queue_file_len;
         let per_file = (file_len / ENTRY_LEN as u64).cast_signed().max(1);
         let queue = self.queue(topic, queue_id, false);
@@ -208,12 +217,10 @@ impl<I: Io> QueueBuilder<I> {
                 }
                 lost_count = missing;
             }
-            Some(next) if facts.index < next && facts.index != 0 => {
+            Some(next) if facts.index < next => {
                 self.misplaced_count += 1;
                 return Ok(());
             }
-            // The topic was deleted and created again: its queues begin anew.
-            Some(next) if facts.index < next => self.begin_anew(topic, queue_id)?,
             Some(_) => {}
             None => {
                 // RocketMQ fills the file from its start.
@@ -259,9 +266,14 @@ impl<I: Io> QueueBuilder<I> {
         queue_id: i32,
         facts: &RecordFacts,
     ) -> Result<(), OfflineError> {
-        let queue = self.queue(topic, queue_id, true);
-        if queue.next.is_some_and(|next| next > 0) && facts.index == 0 {
+        // So that there is a queue, and of this kind.
+        self.queue(topic, queue_id, true);
+        if self.leaves_first(topic, queue_id, facts, false) {
+            return Ok(());
+        }
+        if let Some((first, _)) = self.take_first(topic, queue_id, facts) {
             self.begin_anew(topic, queue_id)?;
+            self.put_batch(topic, queue_id, &first)?;
         }
         let queue = self.queue(topic, queue_id, true);
         let entry = BatchEntry {
@@ -275,6 +287,7 @@ impl<I: Io> QueueBuilder<I> {
         let bytes = entry.encode();
         queue.entries.push(&bytes);
         queue.next = Some(facts.index + facts.count);
+        queue.log_end = facts.offset + facts.size;
         self.entry_count += 1;
         self.account(bytes.len())
     }
@@ -306,10 +319,48 @@ impl<I: Io> QueueBuilder<I> {
                 is_batch,
                 next: None,
                 log_end: 0,
+                first: None,
             }
         })
     }
 
+    /// Leaves a message that says to be its queue's first, where there are others, until the next one
+    /// tells: either the topic was deleted and created again, or the record is damaged: no CRC covers a
+    /// queue offset.
+    fn leaves_first(
+        &mut self,
+        topic: &str,
+        queue_id: i32,
+        facts: &RecordFacts,
+        has_unit: bool,
+    ) -> bool {
+        let queue = self.queue(topic, queue_id, false);
+        let is_left = facts.index == 0 && queue.next.is_some_and(|next| next > 0);
+        if is_left {
+            queue.first = Some((*facts, has_unit));
+            self.misplaced_count += 1;
+        }
+        is_left
+    }
+
+    /// The message that was left, if this one follows it and none of the others has come in between.
+    fn take_first(
+        &mut self,
+        topic: &str,
+        queue_id: i32,
+        facts: &RecordFacts,
+    ) -> Option<(RecordFacts, bool)> {
+        let queue = self.queue(topic, queue_id, false);
+        let log_end = queue.log_end;
+        let follows = |(first, _): &mut (RecordFacts, bool)| {
+            facts.index == first.index + first.count && first.offset >= log_end
+        };
+        let first = queue.first.take_if(follows)?;
+        self.misplaced_count -= 1;
+        Some(first)
+    }
+
+    /// Its topic was deleted and created again.
     fn begin_anew(&mut self, topic: &str, queue_id: i32) -> Result<(), OfflineError> {
         let queue = self.queue(topic, queue_id, false);
         let is_batch = queue.is_batch;
