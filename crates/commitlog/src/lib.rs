@@ -5,6 +5,8 @@
 //! record, and no record crosses a segment.
 //!
 //! - [`CommitLog`] appends, under one lock, with one copy of the payload; and reads, without any.
+//!   Three paths behind one interface: into the mapping (async), by group commit (sync), and through
+//!   a pool of locked buffers that a service writes out (staged; see [`FlushMode`]).
 //! - [`PutTicket`] says when a record is as durable as the [`FlushMode`] promises: a future, and
 //!   something that threads can wait for. Durability is one number that advances.
 //! - [`Opening`] finds the end of a log after a stop, clean or not, and keeps aside what it cuts

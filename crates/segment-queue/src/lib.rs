@@ -6,7 +6,7 @@
 //!
 //! - [`SegmentQueue`]: what readers share. Slices without copies, which stay valid when a segment
 //!   is trimmed away; reads by `pread` for what must not raise a signal; flushing; trimming.
-//! - [`SegmentWriter`]: the one writer. Through the mapping, or by write and sync.
+//! - [`SegmentWriter`]: the one writer. Through the mapping, or by write, with a sync or without.
 //! - [`Preallocator`]: makes the next segments before they are needed, and warms up their pages.
 //! - [`Layout`]: what a directory holds, and what of it is damaged.
 //!

@@ -1,8 +1,8 @@
 //! The message store: put, get, query, dispatch, recover. The facade that embedders use.
 //!
 //! A directory of the files of Apache RocketMQ 5.3.3: a Java broker opens what this crate wrote,
-//! and the other way round. Messages go to one commit log; a thread follows it and builds the
-//! consume queues (by topic and queue) and the index (by key). Reads hand out slices of the
+//! and the other way round. Messages go to one commit log; a thread, or who ends a [`Burst`] of
+//! puts, follows it and builds the consume queues (by topic and queue) and the index (by key). Reads hand out slices of the
 //! mapped log, which stay valid for as long as they are held.
 //!
 //! What it is not: no network, no replication, no topics with settings (that is a broker's), no
