@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{bench, miri, test, tidy, workspace};
+use crate::{bench, loom, miri, test, tidy, workspace};
 
 /// Runs the steps in the order of what fails fastest; the first failure ends the run.
 pub fn run() -> Result<()> {
@@ -16,6 +16,7 @@ pub fn run() -> Result<()> {
         let lint_wall = ["--", "-D", "warnings"];
         workspace::cargo(&[&["clippy", "--workspace", "--all-targets"][..], &lint_wall].concat())
     })?;
+    step("loom", || loom::run(&loom::LoomArguments::default()))?;
     step("miri-quick", || {
         miri::run(&miri::MiriArguments { quick: true })
     })?;

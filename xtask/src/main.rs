@@ -10,6 +10,7 @@ mod ci;
 #[cfg(feature = "fault")]
 mod fault;
 mod interop;
+mod loom;
 mod miri;
 mod process;
 mod test;
@@ -39,6 +40,8 @@ enum Command {
     /// Faults that are real: crashes, damage, and suites that must notice planted lies.
     #[command(subcommand)]
     Fault(fault::FaultCommand),
+    /// What threads do to each other without a lock, in every order of their steps.
+    Loom(loom::LoomArguments),
     /// The unsafe code that needs no real mapping, under Miri (nightly).
     Miri(miri::MiriArguments),
     /// The checks of the workspace's shape: layers, dependency counts, examples, sources.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         #[cfg(feature = "fault")]
         Command::Fault(command) => fault::run(&command),
+        Command::Loom(arguments) => loom::run(&arguments),
         Command::Miri(arguments) => miri::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => test::run(&arguments),

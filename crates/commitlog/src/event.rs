@@ -5,9 +5,14 @@
 //! find the bell rung and make none. It is not a queue: every sleeper is woken and looks at its
 //! condition again.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use mmap_core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use mmap_core::sync::{Condvar, Mutex};
+
+#[cfg(all(test, loom))]
+mod models;
 
 /// Sleepers, and the bell that wakes them.
 #[derive(Debug, Default)]
@@ -94,7 +99,7 @@ impl EventCount {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

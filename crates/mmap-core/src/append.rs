@@ -16,13 +16,17 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsFd, AsRawFd};
 use std::slice;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::io::Access;
 use crate::map::{OsMap, RawMap};
+use crate::publish::{Published, Tail};
+use crate::retire::Held;
 
 /// A mapped range of a file whose bytes are written once and then published by one position.
+///
+/// A handle: clones are the same region, and the mapping ends with the last of them, of its slices
+/// and its appender.
 ///
 /// ```
 /// # use mmap_core::{Access, AppendRegion, Io, IoFile, OsIo};
@@ -37,17 +41,20 @@ use crate::map::{OsMap, RawMap};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AppendRegion<M: RawMap = OsMap> {
+    shared: Held<Shared<M>>,
+}
+
+struct Shared<M: RawMap> {
     map: M,
-    /// Written by the one appender (Release), after the bytes below it; read by everybody
-    /// (Acquire), before the bytes below it. Never moves back.
-    published: AtomicUsize,
+    /// Moved by the one appender, and never back.
+    published: Published,
 }
 
 /// The one writer of an [`AppendRegion`].
 pub struct Appender<M: RawMap = OsMap> {
-    region: Arc<AppendRegion<M>>,
-    /// Where the next byte goes: `published <= position <= len`.
-    position: usize,
+    region: AppendRegion<M>,
+    /// `published <= position <= len`.
+    tail: Tail,
 }
 
 /// Published bytes of a region, which keep its mapping alive.
@@ -55,7 +62,7 @@ pub struct Appender<M: RawMap = OsMap> {
 /// Cheap to clone (one reference count). As it is `AsRef<[u8]> + Send + 'static` it can back a
 /// `bytes::Bytes` (`Bytes::from_owner`).
 pub struct MapSlice<M: RawMap = OsMap> {
-    region: Arc<AppendRegion<M>>,
+    region: AppendRegion<M>,
     /// Within the published bytes of `region` at the time of making.
     start: usize,
     len: usize,
@@ -69,15 +76,15 @@ impl<M: RawMap> AppendRegion<M> {
     ///
     /// # Panics
     /// If `published` exceeds the map's length, or the map cannot be written.
-    pub fn new(map: M, published: usize) -> (Arc<Self>, Appender<M>) {
+    pub fn new(map: M, published: usize) -> (Self, Appender<M>) {
         assert!(
             map.access() == Access::ReadWrite,
             "an appender needs a writable mapping"
         );
         let region = Self::read_only(map, published);
         let appender = Appender {
-            region: Arc::clone(&region),
-            position: published,
+            region: region.clone(),
+            tail: Tail::new(published),
         };
         (region, appender)
     }
@@ -89,28 +96,28 @@ impl<M: RawMap> AppendRegion<M> {
     ///
     /// # Panics
     /// If `published` exceeds the map's length.
-    pub fn read_only(map: M, published: usize) -> Arc<Self> {
+    pub fn read_only(map: M, published: usize) -> Self {
         assert!(
             published <= map.len(),
             "published {published} of a map of {}",
             map.len()
         );
-        Arc::new(Self {
-            map,
-            published: AtomicUsize::new(published),
-        })
+        let published = Published::new(published as u64);
+        Self {
+            shared: Held::new(Shared { map, published }),
+        }
     }
 
     /// How many bytes, from the front, may be read.
     #[inline]
     pub fn published(&self) -> usize {
-        self.published.load(Ordering::Acquire)
+        self.shared.published.get() as usize
     }
 
     /// The bytes of `range`; `None` unless all of them are published.
     #[inline]
     pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
-        if range.start > range.end || range.end > self.published() {
+        if !self.shared.published.covers(&range) {
             return None;
         }
         Some(self.published_bytes(range.start, range.end - range.start))
@@ -118,27 +125,31 @@ impl<M: RawMap> AppendRegion<M> {
 
     /// As [`bytes`](AppendRegion::bytes), kept alive by a reference count.
     #[inline]
-    pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<MapSlice<M>> {
-        if range.start > range.end || range.end > self.published() {
+    pub fn slice(&self, range: Range<usize>) -> Option<MapSlice<M>> {
+        if !self.shared.published.covers(&range) {
             return None;
         }
-        let len = range.end - range.start;
         Some(MapSlice {
-            region: Arc::clone(self),
+            region: self.clone(),
             start: range.start,
-            len,
+            len: range.len(),
         })
     }
 
     /// The mapping.
     pub fn map(&self) -> &M {
-        &self.map
+        &self.shared.map
+    }
+
+    /// Whether others hold the region, its appender or a slice of it.
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_shared()
     }
 
     /// The mapping's length.
     #[inline]
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.map().len()
     }
 
     /// Bytes that the caller has found to be published before.
@@ -146,7 +157,7 @@ impl<M: RawMap> AppendRegion<M> {
     fn published_bytes(&self, start: usize, len: usize) -> &[u8] {
         debug_assert!(start + len <= self.published());
         // SAFETY: (U1) `start <= published <= len`, so the address stays within the map.
-        let pointer = unsafe { self.map.as_ptr().add(start) };
+        let pointer = unsafe { self.map().as_ptr().add(start) };
         // SAFETY: (U1) the range ends at or below the published position, which was loaded with
         // Acquire: its bytes are initialised (a file's always are), visible, and not written
         // again by the appender, which only writes at or above it; the map lives as long as
@@ -155,10 +166,19 @@ impl<M: RawMap> AppendRegion<M> {
     }
 }
 
+impl<M: RawMap> Clone for AppendRegion<M> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
 impl<M: RawMap> fmt::Debug for AppendRegion<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppendRegion")
-            .field("map", &self.map)
+            .field("map", self.map())
             .field("published", &self.published())
             .finish()
     }
@@ -166,20 +186,20 @@ impl<M: RawMap> fmt::Debug for AppendRegion<M> {
 
 impl<M: RawMap> Appender<M> {
     /// The region written to.
-    pub fn region(&self) -> &Arc<AppendRegion<M>> {
+    pub fn region(&self) -> &AppendRegion<M> {
         &self.region
     }
 
     /// Where the next byte goes.
     #[inline]
     pub fn position(&self) -> usize {
-        self.position
+        self.tail.position()
     }
 
     /// How many bytes still fit.
     #[inline]
     pub fn remaining(&self) -> usize {
-        self.region.map.len() - self.position
+        self.region.len() - self.position()
     }
 
     /// Copies `parts`, one after the other, to the position and moves it; they become visible
@@ -189,7 +209,7 @@ impl<M: RawMap> Appender<M> {
     pub fn write(&mut self, parts: &[&[u8]]) -> Option<Range<usize>> {
         let range = self.range_of(parts)?;
         self.copy(range.start, parts);
-        self.position = range.end;
+        self.tail.advance_to(range.end);
         Some(range)
     }
 
@@ -208,7 +228,7 @@ impl<M: RawMap> Appender<M> {
             compiler_fence(Ordering::SeqCst);
             self.copy(range.start, &[head]);
         }
-        self.position = range.end;
+        self.tail.advance_to(range.end);
         Some(range)
     }
 
@@ -218,7 +238,7 @@ impl<M: RawMap> Appender<M> {
         let len = parts
             .iter()
             .fold(0_usize, |len, part| len.saturating_add(part.len()));
-        let start = self.position;
+        let start = self.position();
         (len <= self.remaining()).then(|| start..start + len)
     }
 
@@ -230,10 +250,9 @@ impl<M: RawMap> Appender<M> {
     fn copy(&mut self, start: usize, parts: &[&[u8]]) {
         #[cfg(feature = "failpoints")]
         let parts = &in_halves(parts)[..];
-        let map = &self.region.map;
+        let map = self.region.map();
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let room = map.len().checked_sub(start);
-        assert!(start >= self.position && room.is_some_and(|room| len <= room));
+        assert!(self.tail.may_write(start, len, map.len()));
         let guard = map.begin_write(start, len);
         let mut end = start;
         for part in parts {
@@ -266,10 +285,10 @@ impl<M: RawMap> Appender<M> {
     /// Those of `read`; nothing is moved then. Bytes behind the position may have changed.
     pub fn read_from(&mut self, source: impl AsFd, len_max: usize) -> io::Result<usize> {
         let len = len_max.min(self.remaining());
-        let map = &self.region.map;
-        let guard = map.begin_write(self.position, len);
+        let map = self.region.map();
+        let guard = map.begin_write(self.position(), len);
         // SAFETY: (U2) `position <= len` of the map, so that the address stays within it.
-        let target = unsafe { map.as_ptr().add(self.position) };
+        let target = unsafe { map.as_ptr().add(self.position()) };
         let source = source.as_fd().as_raw_fd();
         let read = loop {
             // SAFETY: (U2) the kernel writes at most `len` bytes, which fit, to the unpublished
@@ -287,7 +306,7 @@ impl<M: RawMap> Appender<M> {
             }
         };
         drop(guard);
-        self.position += read;
+        self.tail.advance_to(self.position() + read);
         Ok(read)
     }
 
@@ -302,16 +321,14 @@ impl<M: RawMap> Appender<M> {
             "skip {len} of {} remaining bytes",
             self.remaining()
         );
-        self.position += len;
+        self.tail.advance_to(self.position() + len);
     }
 
     /// Lets readers see all that was written.
     #[inline]
     pub fn publish(&mut self) {
         failpoint!("mmap_core.publish");
-        self.region
-            .published
-            .store(self.position, Ordering::Release);
+        self.tail.publish(&self.region.shared.published);
     }
 }
 
@@ -329,7 +346,7 @@ impl<M: RawMap> fmt::Debug for Appender<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Appender")
             .field("region", &self.region)
-            .field("position", &self.position)
+            .field("position", &self.position())
             .finish()
     }
 }
@@ -343,7 +360,7 @@ impl<M: RawMap> MapSlice<M> {
         }
         let (start, len) = (self.start + range.start, range.end - range.start);
         Some(Self {
-            region: Arc::clone(&self.region),
+            region: self.region.clone(),
             start,
             len,
         })
@@ -366,7 +383,7 @@ impl<M: RawMap> MapSlice<M> {
     }
 
     /// The region sliced.
-    pub fn region(&self) -> &Arc<AppendRegion<M>> {
+    pub fn region(&self) -> &AppendRegion<M> {
         &self.region
     }
 
@@ -379,7 +396,7 @@ impl<M: RawMap> MapSlice<M> {
 impl<M: RawMap> Clone for MapSlice<M> {
     fn clone(&self) -> Self {
         Self {
-            region: Arc::clone(&self.region),
+            region: self.region.clone(),
             start: self.start,
             len: self.len,
         }

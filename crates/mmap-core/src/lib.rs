@@ -8,6 +8,7 @@
 //! - [`ReadOnlyMap`] and [`PrivateMap`] (copy on write): files that nobody has locked, copied from.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
 //! - [`transfer`]: the ways from a file to a socket.
+//! - [`Published`]: the position below which bytes may be read; over [`sync`], for loom.
 //! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
 //!
 //! It is not: a general mapping library (memmap2 is), or portable; it wants Linux 5.14 or newer.
@@ -53,13 +54,16 @@ mod lock;
 mod map;
 mod modes;
 mod os;
+mod publish;
 pub mod reaper;
 pub mod replace;
+mod retire;
 pub mod sabotage;
 pub mod sigbus;
 #[cfg(feature = "sim")]
 mod sim;
 mod stage;
+pub mod sync;
 pub mod transfer;
 mod warm;
 mod write_back;
@@ -73,9 +77,12 @@ pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
 pub use modes::{PrivateMap, ReadOnlyMap};
 pub use os::{OsFile, OsIo};
+pub use publish::Published;
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
 pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
+#[cfg(all(loom, feature = "sim"))]
+pub use sim::{WatchedFile, WatchedIo, WatchedMap};
 pub use stage::{StageBuffer, StageError, StagePool};
 pub use warm::{WarmUp, warm_up};
 pub use write_back::write_back;

@@ -138,7 +138,7 @@ fn sim_mappings_are_retired_by_whoever_is_last() {
     let (region, mut appender) = AppendRegion::new(map, 0);
     std::thread::scope(|scope| {
         for start in [0, 1000, 2000] {
-            let region = std::sync::Arc::clone(&region);
+            let region = region.clone();
             scope.spawn(move || {
                 let slice = loop {
                     match region.slice(start..start + 1000) {

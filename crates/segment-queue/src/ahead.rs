@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use mmap_core::sync::{Condvar, Mutex, MutexGuard};
 use mmap_core::{Appender, Io};
 
 use crate::error::QueueError;

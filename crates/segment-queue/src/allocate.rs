@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use mmap_core::sync::atomic::Ordering;
 use mmap_core::{Io, IoFile, OsIo, RawMap, WarmUp, warm_up};
 
 use crate::ahead::{Busy, Prepared};

@@ -2,9 +2,9 @@
 //! of bytes that never change.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::sync::atomic::Ordering;
 use mmap_core::{Io, IoFile};
 
 use crate::error::QueueError;
@@ -160,13 +160,11 @@ impl<I: Io> SegmentWriter<I> {
         let queue = Arc::clone(&self.queue);
         let _no_flush = lock(&queue.flushing);
         self.close_tail()?;
-        self.queue
-            .published
-            .store(self.queue.min_offset(), Ordering::Release);
+        self.queue.published.publish(self.queue.min_offset());
         while self.remove_last_if(|_| true)? {}
         self.queue.min.store(base, Ordering::Release);
         self.queue.flushed.store(base, Ordering::Release);
-        self.queue.published.store(base, Ordering::Release);
+        self.queue.published.publish(base);
         Ok(())
     }
 
@@ -201,7 +199,7 @@ impl<I: Io> SegmentWriter<I> {
         let _no_flush = lock(&queue.flushing);
         self.close_tail()?;
         // Whoever comes from now on sees nothing of what goes.
-        self.queue.published.store(end, Ordering::Release);
+        self.queue.published.publish(end);
         self.queue.flushed.store(end, Ordering::Release);
         match self.queue.find(end) {
             Some(segment) => segment.unmap_unpinned(),

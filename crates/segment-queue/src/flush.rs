@@ -1,9 +1,8 @@
 //! Durability: what was synced, and what happens when a sync fails.
 
-use std::sync::atomic::Ordering;
-
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::sync::atomic::Ordering;
 
 use crate::error::QueueError;
 use crate::guard::lock;

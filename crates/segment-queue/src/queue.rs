@@ -1,11 +1,12 @@
 //! The queue as its readers see it: one address space, sliced and read.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 
+use mmap_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use mmap_core::sync::{Mutex, RwLock};
 use mmap_core::transfer::FileRange;
-use mmap_core::{Access, Io, IoFile, MapSlice, OsIo, check_lockable};
+use mmap_core::{Access, Io, IoFile, MapSlice, OsIo, Published, check_lockable};
 
 use crate::ahead::Ahead;
 use crate::error::QueueError;
@@ -30,9 +31,8 @@ pub struct SegmentQueue<I: Io = OsIo> {
     pub(crate) list: RwLock<SegmentList<I>>,
     /// First offset held. Written by trimming and cutting, each under its own exclusion.
     pub(crate) min: AtomicU64,
-    /// End of what readers may see. Written by the writer (Release) after the bytes below it;
-    /// read by everybody (Acquire).
-    pub(crate) published: AtomicU64,
+    /// End of what readers may see.
+    pub(crate) published: Published,
     /// Everything below it is durable. Raised after a successful sync only.
     pub(crate) flushed: AtomicU64,
     /// The first failed write or sync; nothing is written after it.
@@ -135,7 +135,7 @@ impl<I: Io> SegmentQueue<I> {
             home,
             list: RwLock::new(list),
             min: AtomicU64::new(min),
-            published: AtomicU64::new(end),
+            published: Published::new(end),
             flushed: AtomicU64::new(end),
             poison: OnceLock::new(),
             names_synced: AtomicBool::new(false),
@@ -155,7 +155,7 @@ impl<I: Io> SegmentQueue<I> {
     /// The end of what readers may see.
     #[inline]
     pub fn published(&self) -> u64 {
-        self.published.load(Ordering::Acquire)
+        self.published.get()
     }
 
     /// Everything below this offset is durable.
@@ -201,7 +201,7 @@ impl<I: Io> SegmentQueue<I> {
         for segment in self.segments().iter() {
             segment.unmap_unpinned()?;
         }
-        self.published.store(end, Ordering::Release);
+        self.published.publish(end);
         self.flushed.store(end, Ordering::Release);
         Ok(())
     }

@@ -3,11 +3,12 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::sync::RwLock;
+use mmap_core::sync::atomic::{AtomicU64, Ordering};
 use mmap_core::{
     Access, Advice, AppendRegion, Appender, Io, IoError, IoFile, MapSlice, OsIo, RawMap,
 };
@@ -68,12 +69,12 @@ struct Slot<I: Io> {
 /// A mapping that a segment keeps, counted in what its queue has mapped.
 #[derive(Debug)]
 struct Kept<I: Io> {
-    region: Arc<AppendRegion<I::Map>>,
+    region: AppendRegion<I::Map>,
     home: Arc<Home<I>>,
 }
 
 impl<I: Io> Kept<I> {
-    fn new(home: &Arc<Home<I>>, region: Arc<AppendRegion<I::Map>>) -> Self {
+    fn new(home: &Arc<Home<I>>, region: AppendRegion<I::Map>) -> Self {
         home.mapped_len
             .fetch_add(home.segment_len, Ordering::Relaxed);
         if let Some(budget) = &home.budget {
@@ -100,7 +101,7 @@ impl<I: Io> Drop for Kept<I> {
 /// A segment that its writer has open.
 pub(crate) struct Attached<I: Io> {
     pub(crate) file: Arc<I::File>,
-    pub(crate) region: Arc<AppendRegion<I::Map>>,
+    pub(crate) region: AppendRegion<I::Map>,
 }
 
 impl<I: Io> Segment<I> {
@@ -166,7 +167,7 @@ impl<I: Io> Segment<I> {
     }
 
     /// The mapping, made now if there is none of which `published` bytes may be read.
-    pub(crate) fn region(&self, published: u64) -> Result<Arc<AppendRegion<I::Map>>, QueueError> {
+    pub(crate) fn region(&self, published: u64) -> Result<AppendRegion<I::Map>, QueueError> {
         if let Some(region) = read(&self.slot).covering(published) {
             return Ok(region);
         }
@@ -178,7 +179,7 @@ impl<I: Io> Segment<I> {
             return Ok(region);
         }
         let made = AppendRegion::read_only(map, published as usize);
-        slot.region = Some(Kept::new(&self.home, Arc::clone(&made)));
+        slot.region = Some(Kept::new(&self.home, made.clone()));
         self.used
             .store(self.home.use_clock.tick(), Ordering::Relaxed);
         Ok(made)
@@ -269,7 +270,7 @@ impl<I: Io> Segment<I> {
     pub(crate) fn unmap_unpinned(&self) -> Result<(), QueueError> {
         let mut slot = write(&self.slot);
         if let Some(kept) = &slot.region
-            && Arc::strong_count(&kept.region) > 1
+            && kept.region.is_shared()
         {
             return Err(QueueError::Pinned { path: self.path() });
         }
@@ -290,7 +291,7 @@ impl<I: Io> Segment<I> {
         let slot = read(&self.slot);
         Some(Attached {
             file: Arc::clone(slot.file.as_ref()?),
-            region: Arc::clone(&slot.region.as_ref()?.region),
+            region: slot.region.as_ref()?.region.clone(),
         })
     }
 
@@ -318,7 +319,7 @@ impl<I: Io> Segment<I> {
         let region = read(&self.slot)
             .region
             .as_ref()
-            .map(|kept| Arc::clone(&kept.region));
+            .map(|kept| kept.region.clone());
         match region {
             Some(region) => {
                 region
@@ -334,9 +335,9 @@ impl<I: Io> Segment<I> {
 impl<I: Io> Slot<I> {
     /// The mapping, if it shows `published` bytes. A reader's shows what was there when it was
     /// made; a writer's grows.
-    fn covering(&self, published: u64) -> Option<Arc<AppendRegion<I::Map>>> {
+    fn covering(&self, published: u64) -> Option<AppendRegion<I::Map>> {
         let kept = self.region.as_ref()?;
-        (kept.region.published() as u64 >= published).then(|| Arc::clone(&kept.region))
+        (kept.region.published() as u64 >= published).then(|| kept.region.clone())
     }
 }
 

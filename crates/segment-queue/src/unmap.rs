@@ -1,12 +1,12 @@
 //! Letting go of mappings: of segments that nobody has used for a while, and of those used least
 //! recently when more is mapped than may be. Not of slices: they keep their mapping for themselves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use mmap_core::Io;
+use mmap_core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::QueueError;
 use crate::guard::lock;

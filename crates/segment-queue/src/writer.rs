@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mmap_core::sabotage::{self, Lie};
+use mmap_core::sync::atomic::Ordering;
 use mmap_core::{Appender, Io, IoError, IoFile, OsIo};
 
 use crate::ahead::Prepared;
@@ -113,9 +113,7 @@ impl<I: Io> SegmentWriter<I> {
     pub fn publish(&mut self) {
         if let Some(tail) = &mut self.tail {
             tail.appender.publish();
-            self.queue
-                .published
-                .store(tail.position(), Ordering::Release);
+            self.queue.published.publish(tail.position());
         }
     }
 
@@ -156,7 +154,7 @@ impl<I: Io> SegmentWriter<I> {
             // A reader's mapping of it ends where the segment did so far.
             last.unmap();
         }
-        queue.published.store(base, Ordering::Release);
+        queue.published.publish(base);
         self.enter(prepared);
         Ok(())
     }
@@ -192,7 +190,7 @@ impl<I: Io> SegmentWriter<I> {
         if is_too_early {
             tail.appender.skip(len as usize);
             tail.appender.publish();
-            queue.published.store(offset + len, Ordering::Release);
+            queue.published.publish(offset + len);
         }
         queue.sync_with_tail(tail)?;
         if !is_too_early {

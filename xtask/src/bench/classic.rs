@@ -3,7 +3,6 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -296,7 +295,7 @@ fn read_mapped(file: &TestFile, unit: usize, populated: bool) -> Result<Outcome>
 }
 
 /// Reads a region by units; returns how many bytes it came to.
-pub(super) fn sum_region(region: &Arc<AppendRegion>, unit: usize) -> u64 {
+pub(super) fn sum_region(region: &AppendRegion, unit: usize) -> u64 {
     let look_units = (LOOK_LEN as usize / unit).max(1);
     let (mut done, mut total) = (0, 0_u64);
     let begun = Instant::now();

@@ -70,12 +70,12 @@ impl TestFile {
     }
 
     /// A mapping to write to from the front.
-    pub(super) fn appender(&self) -> Result<(Arc<AppendRegion>, Appender)> {
+    pub(super) fn appender(&self) -> Result<(AppendRegion, Appender)> {
         Ok(AppendRegion::new(self.map(Access::ReadWrite)?, 0))
     }
 
     /// A mapping to read.
-    pub(super) fn region(&self) -> Result<Arc<AppendRegion>> {
+    pub(super) fn region(&self) -> Result<AppendRegion> {
         let map = self.map(Access::ReadOnly)?;
         Ok(AppendRegion::read_only(map, usize::try_from(self.len)?))
     }

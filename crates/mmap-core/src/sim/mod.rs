@@ -25,6 +25,8 @@ mod faults;
 mod file;
 mod namespace;
 mod space;
+#[cfg(loom)]
+mod watched;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -36,6 +38,8 @@ use std::time::{Duration, SystemTime};
 
 pub use content::{SimMap, SimWriteGuard};
 pub use file::SimFile;
+#[cfg(loom)]
+pub use watched::{WatchedFile, WatchedIo, WatchedMap};
 
 use content::Inode;
 use faults::{Faults, Random, Span};

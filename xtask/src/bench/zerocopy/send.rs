@@ -166,7 +166,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn send(&self, region: &Arc<AppendRegion>, bytes_max: u64, sink: &mut Sink) -> Result<Sent> {
+    fn send(&self, region: &AppendRegion, bytes_max: u64, sink: &mut Sink) -> Result<Sent> {
         let mut buf = vec![0; self.chunk as usize];
         let before = sink.received.load(Ordering::Acquire);
         let (started, cpu) = (Instant::now(), cost::thread_cpu());
@@ -214,7 +214,7 @@ impl Run<'_> {
     fn send_chunk(
         &self,
         places: &[(u64, u64)],
-        region: &Arc<AppendRegion>,
+        region: &AppendRegion,
         socket: &TcpStream,
         buf: &mut Vec<u8>,
     ) -> Result<u64> {
