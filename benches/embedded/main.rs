@@ -15,6 +15,7 @@ mod put;
 mod sync;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -57,12 +58,15 @@ enum Work {
         /// Threads that read.
         #[arg(long, default_value_t = 1)]
         readers: usize,
-        /// Messages in the store.
+        /// Messages in the store, a fourth of them in the queue of each reader.
         #[arg(long, default_value_t = 200_000)]
         messages: u64,
         /// How long.
         #[arg(long, default_value_t = 2000)]
         millis: u64,
+        /// How the bytes are come by.
+        #[arg(long, value_enum, default_value_t = get::Way::Store)]
+        way: get::Way,
     },
     /// Writes and syncs 1 KiB after the other into initialised blocks: what the device can do.
     Fdatasync {
@@ -102,7 +106,17 @@ fn main() -> Result<()> {
             readers,
             messages,
             millis,
-        } => get::run(dir, readers, messages, millis)?,
+            way,
+        } => {
+            let time = Duration::from_millis(millis);
+            let reading = get::Reading {
+                readers,
+                messages,
+                time,
+                way,
+            };
+            get::run(dir, reading)?
+        }
         Work::Fdatasync { millis } => device::fdatasync(dir, millis)?,
         Work::Write { bytes } => device::write(dir, bytes)?,
         Work::Copy { messages } => device::copy(dir, messages)?,

@@ -78,6 +78,23 @@ impl Messages {
     }
 }
 
+/// The sum of the bytes, taken as words of eight: what readers do with them, so that none is left
+/// unread. The compiler takes several words at once. A loop that takes them one by one, as it does
+/// where their bytes have to be turned around, reads every fourth piece of memory at a third of the
+/// rate, and then that is all that is measured.
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "a sum that nobody compares with another machine's"
+)]
+#[inline]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+    let sum = words.fold(0, u64::wrapping_add);
+    rest.iter()
+        .fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
+}
+
 #[inline]
 fn hexadecimal(number: u64) -> [u8; DIGITS] {
     let mut digits = [0; DIGITS];

@@ -1,6 +1,7 @@
 //! What an engine has to do.
 
 use anyhow::Result;
+use benches::sum;
 use message::Message;
 
 /// Messages of one read, as a pull's.
@@ -61,13 +62,4 @@ pub(crate) fn value<'a>(message: &Message<'_>, buffer: &'a mut Vec<u8>) -> &'a [
     buffer.extend_from_slice(message.body);
     buffer.extend_from_slice(message.properties);
     buffer
-}
-
-/// The sum of the bytes, taken as words of eight.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let words = words.iter().map(|word| u64::from_be_bytes(*word));
-    let sum = words.fold(0, u64::wrapping_add);
-    rest.iter()
-        .fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }

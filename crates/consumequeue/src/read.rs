@@ -56,6 +56,14 @@ pub struct EntryIter<'a> {
     entries: std::slice::Iter<'a, [u8; ENTRY_LEN]>,
 }
 
+impl EntryIter<'_> {
+    /// The next entry, if its index is below `end`.
+    #[inline]
+    pub fn next_below(&mut self, end: i64) -> Option<(i64, Entry)> {
+        (self.index < end).then(|| self.next()).flatten()
+    }
+}
+
 impl Iterator for EntryIter<'_> {
     type Item = (i64, Entry);
 

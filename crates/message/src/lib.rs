@@ -40,6 +40,7 @@
 
 mod batch;
 mod bytes;
+mod claim;
 mod crc;
 mod dispatch;
 mod encode;
@@ -56,6 +57,7 @@ mod sys_flag;
 mod unique_key;
 
 pub use batch::{BatchIter, BatchMessage, BatchView, encode_batch_message};
+pub use claim::RecordClaim;
 pub use crc::body_crc;
 pub use dispatch::{DispatchFields, IndexKeys};
 pub use encode::{

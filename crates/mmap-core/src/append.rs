@@ -146,6 +146,12 @@ impl<M: RawMap> AppendRegion<M> {
         self.shared.is_shared()
     }
 
+    /// Whether another handle is of the same region.
+    #[inline]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.shared.is_same(&other.shared)
+    }
+
     /// The mapping's length.
     #[inline]
     pub fn len(&self) -> usize {
@@ -154,7 +160,7 @@ impl<M: RawMap> AppendRegion<M> {
 
     /// Bytes that the caller has found to be published before.
     #[inline]
-    fn published_bytes(&self, start: usize, len: usize) -> &[u8] {
+    pub(crate) fn published_bytes(&self, start: usize, len: usize) -> &[u8] {
         debug_assert!(start + len <= self.published());
         // SAFETY: (U1) `start <= published <= len`, so the address stays within the map.
         let pointer = unsafe { self.map().as_ptr().add(start) };

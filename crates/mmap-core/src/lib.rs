@@ -1,7 +1,7 @@
 //! Memory-mapped files and everything the kernel does for them. The only crate with unsafe.
 //!
 //! - [`AppendRegion`]: bytes written once and published by one position, read as plain slices that
-//!   keep the mapping alive ([`MapSlice`]). For logs.
+//!   keep the mapping alive ([`MapSlice`], [`MapParts`]). For logs.
 //! - [`CellRegion`]: aligned big-endian cells rewritten in place, each atomic. For indexes and
 //!   checkpoints.
 //! - [`StagePool`]: locked memory in which bytes wait to be written to a file.
@@ -54,6 +54,8 @@ mod lock;
 mod map;
 mod modes;
 mod os;
+mod parts;
+mod prefetch;
 mod publish;
 pub mod reaper;
 pub mod replace;
@@ -77,6 +79,8 @@ pub use lock::OsLock;
 pub use map::{Advice, NoGuard, OsMap, RawMap, Residency};
 pub use modes::{PrivateMap, ReadOnlyMap};
 pub use os::{OsFile, OsIo};
+pub use parts::MapParts;
+pub use prefetch::prefetch;
 pub use publish::Published;
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use common::{append_op, cell_op, check_append, check_cells, check_concurrent_readers};
-use mmap_core::{Access, AppendRegion, CellRegion, Io, IoFile, OsIo, OsMap};
+use mmap_core::{Access, AppendRegion, CellRegion, Io, IoFile, MapParts, OsIo, OsMap};
 use proptest::prelude::*;
 
 proptest! {
@@ -53,6 +53,33 @@ fn a_slice_outlives_region_file_and_name() {
     assert_eq!(&*slice.clone(), b"abc");
     assert_eq!(slice.range(), 0..3);
     assert_eq!(&*slice.into_slice(1..2), b"b");
+}
+
+#[test]
+fn parts_keep_their_mapping_alive() {
+    let dir = tempfile::tempdir().unwrap();
+    let (region, mut appender) = AppendRegion::new(new_map(&dir.path().join("f"), 64), 0);
+    appender.write(&[b"0123456789"]).unwrap();
+    appender.publish();
+    let slice = region.slice(2..10).unwrap();
+    let mut parts = MapParts::of(&slice, 4);
+    for range in [0..2, 2..3, 4..4, 5..6, 1..2] {
+        parts.push(&slice, range);
+    }
+    // The first two follow each other.
+    let found: Vec<&[u8]> = parts.iter().collect();
+    assert_eq!(found, [&b"234"[..], b"7", b"3"]);
+    assert_eq!((parts.count(), parts.byte_len()), (3, 5));
+    assert_eq!((parts.get(1), parts.get(3)), (Some(&b"7"[..]), None));
+    let owned: Vec<Vec<u8>> = parts.slices().map(|slice| slice.to_vec()).collect();
+    assert_eq!(owned, found);
+    drop((slice, appender));
+    assert!(region.is_shared(), "the parts hold it");
+
+    let (other, _appender) = AppendRegion::new(new_map(&dir.path().join("g"), 64), 0);
+    assert!(!parts.is_of(&other.slice(0..0).unwrap()));
+    drop(parts);
+    assert!(!region.is_shared());
 }
 
 #[test]

@@ -1,19 +1,22 @@
-//! Reading a queue: which entries, and the slices of the log they point to.
+//! Reading a queue: which entries, and what becomes of the messages they point to.
 
 use std::sync::atomic::Ordering;
 
 use commitlog::CommitLog;
 use consumequeue::{BatchEntry, BatchQueue, Entry};
-use message::{Parsed, RecordView};
-use mmap_core::{Io, MapSlice, OsIo};
+use mmap_core::{Io, OsIo};
 
+use crate::collect::{Batch, Taken};
 use crate::error::ReadError;
 use crate::filter::Filter;
 use crate::messages::Messages;
 use crate::options::{ReadLimits, StoreOptions};
-use crate::place::{Place, has_place};
+use crate::place::Place;
 use crate::queues::Queue;
-use crate::residency::{Residency, Wait, bring_in};
+use crate::residency::{Residency, Wait};
+
+/// Entries whose records are fetched from memory before they are looked at.
+const FETCHED_AHEAD: i64 = 16;
 
 /// How a read ended: RocketMQ's `GetMessageStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,19 +156,24 @@ pub(crate) fn get<I: Io>(
     };
     let mut batch = Batch::new(source, limits, bounds);
     let mut next_offset = offset;
+    let mut ahead = entries.iter();
     for (index, entry) in &entries {
         if batch.is_full(&entry, 1) {
             break;
         }
-        // A filler stands for a message that the log has lost.
-        if !entry.is_filler() && filter.matches(tags_code(queue, &entry)) {
+        while let Some((_, later)) = ahead.next_below(index + FETCHED_AHEAD) {
+            if later.extension_offset().is_none() && filter.matches(Some(later.tags_code)) {
+                batch.fetch(&later);
+            }
+        }
+        if filter.matches(tags_code(queue, &entry)) {
             let place = Place { index, ..*from };
             match batch.take(&entry, &place, 1) {
                 Ok(Taken::Message | Taken::Gone) => {}
                 Ok(Taken::OtherRecord) => warn_of_other_record(queue, &place, &entry)?,
                 Ok(Taken::NotVisible) => break,
                 // The messages before it are good; the next read begins with it.
-                Err(_) if batch.count > 0 => break,
+                Err(_) if !batch.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
@@ -252,7 +260,7 @@ pub(crate) fn get_batches<I: Io>(
                     tracing::error!(topic, queue_id, index, what);
                 }
                 Ok(Taken::NotVisible) => break,
-                Err(_) if batch.count > 0 => break,
+                Err(_) if !batch.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
@@ -316,216 +324,4 @@ fn warn_of_other_record<I: Io>(
         );
     }
     Ok(())
-}
-
-/// Messages being collected. Entries that lie next to each other in the log become one slice.
-struct Batch<'a, I: Io> {
-    log: &'a CommitLog<I>,
-    source: Source<'a, I>,
-    limits: &'a GetLimits,
-    bounds: &'a ReadLimits,
-    /// Above this offset the log counts as hot.
-    hot_from: u64,
-    messages: Messages<I>,
-    count: usize,
-    len: u64,
-    run: Run,
-    /// What is visible of the segment that was last read from.
-    window: Option<Window<I>>,
-    was_removing: bool,
-}
-
-/// What became of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    Message,
-    /// The log does not hold it any more.
-    Gone,
-    /// What it points to is not its message.
-    OtherRecord,
-    /// Its message was never synced, and a sync has failed since: the next opening tells what
-    /// has become of it.
-    NotVisible,
-}
-
-/// Bytes of the log from an offset on.
-struct Window<I: Io> {
-    offset: u64,
-    /// Up to here they are in memory.
-    resident_end: u64,
-    bytes: MapSlice<I::Map>,
-}
-
-/// Neighbouring records that are not sliced yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Run {
-    offset: u64,
-    len: u64,
-    count: usize,
-}
-
-impl<'a, I: Io> Batch<'a, I> {
-    fn new(source: Source<'a, I>, limits: &'a GetLimits, bounds: &'a ReadLimits) -> Self {
-        let log = source.log;
-        Self {
-            log,
-            source,
-            limits,
-            bounds,
-            hot_from: match source.wait {
-                // Whatever it finds is in memory, wherever it lies.
-                Wait::Never => 0,
-                Wait::ForDevice => log.visible().saturating_sub(bounds.hot_len),
-            },
-            messages: Messages::default(),
-            count: 0,
-            len: 0,
-            run: Run::default(),
-            window: None,
-            was_removing: false,
-        }
-    }
-
-    /// RocketMQ 5.3.3 `DefaultMessageStore.isTheBatchFull`: the first message always passes.
-    fn is_full(&self, entry: &Entry, message_count: usize) -> bool {
-        if self.count == 0 {
-            return false;
-        }
-        let is_hot = entry.physical_offset.cast_unsigned() >= self.hot_from;
-        let (count_max, bytes_max) = if is_hot {
-            (self.bounds.hot_count_max, self.bounds.hot_bytes_max)
-        } else {
-            (self.bounds.cold_count_max, self.bounds.cold_bytes_max)
-        };
-        self.count + message_count > self.limits.count_max.min(count_max)
-            || self.len + u64::from(entry.size.unsigned_abs())
-                > self.limits.bytes_max.min(bytes_max)
-    }
-
-    /// Takes in the record that an entry points to, if it is the one with that place.
-    fn take(
-        &mut self,
-        entry: &Entry,
-        place: &Place<'_>,
-        message_count: usize,
-    ) -> Result<Taken, ReadError> {
-        let (Ok(offset), Ok(len)) = (
-            u64::try_from(entry.physical_offset),
-            u64::try_from(entry.size),
-        ) else {
-            return Ok(Taken::OtherRecord);
-        };
-        if offset < self.log.min_offset() {
-            self.was_removing = true;
-            return Ok(Taken::Gone);
-        }
-        if self.log.failure().is_some() && offset >= self.log.visible() {
-            return Ok(Taken::NotVisible);
-        }
-        let Some(window) = self.window_at(offset, len)? else {
-            // Removed since, or an entry that points behind the log's end.
-            self.was_removing = true;
-            return Ok(Taken::OtherRecord);
-        };
-        let position = (offset - window.offset) as usize;
-        let bytes = window.bytes.get(position..).unwrap_or_default();
-        let is_it = match RecordView::parse(bytes) {
-            Ok(Parsed::Record(view)) => {
-                view.total_size() as u64 == len
-                    && view.physical_offset() == entry.physical_offset
-                    && has_place(&view, place)
-            }
-            _ => false,
-        };
-        if !is_it {
-            return Ok(Taken::OtherRecord);
-        }
-        self.add(offset, len, message_count);
-        Ok(Taken::Message)
-    }
-
-    /// The bytes of the log around a record, all in one segment; the record's are in memory.
-    fn window_at(&mut self, offset: u64, len: u64) -> Result<Option<&Window<I>>, ReadError> {
-        let Some(end) = offset.checked_add(len) else {
-            return Ok(None);
-        };
-        let is_inside = |window: &Window<I>| offset >= window.offset && end <= window.resident_end;
-        if !self.window.as_ref().is_some_and(is_inside) {
-            self.window = self.make_window(offset, len)?;
-        }
-        Ok(self.window.as_ref().filter(|window| is_inside(window)))
-    }
-
-    fn make_window(&self, offset: u64, len: u64) -> Result<Option<Window<I>>, ReadError> {
-        let Some(bytes) = self.log.readable_from(offset) else {
-            return Ok(None);
-        };
-        let clip = |len: u64| usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
-        let window = |len: usize, bytes| Window {
-            offset,
-            resident_end: offset + len as u64,
-            bytes,
-        };
-        // What follows is looked at, and read, along: once for all that fits into an answer.
-        let along = self.limits.bytes_max.min(self.bounds.hot_bytes_max);
-        let (along, len) = (clip(along.max(len)), clip(len));
-        let Source {
-            residency, wait, ..
-        } = self.source;
-        if self.log.is_new(offset) || residency.is_in_memory(offset, &bytes, along) {
-            return Ok(Some(window(along, bytes)));
-        }
-        if wait == Wait::Never {
-            return Err(ReadError::NotInMemory);
-        }
-        residency.read_ahead(offset, &bytes, along, self.bounds.read_ahead_len);
-        // If what follows cannot be read, that is for those to know who ask for it.
-        if bring_in(&bytes, along).is_ok() {
-            return Ok(Some(window(along, bytes)));
-        }
-        match bring_in(&bytes, len) {
-            Ok(()) => Ok(Some(window(len, bytes))),
-            Err(error) => Err(ReadError::Log(error)),
-        }
-    }
-
-    fn add(&mut self, offset: u64, len: u64, message_count: usize) {
-        let segment_len = self.log.options().segment_len;
-        let follows = self.run.count > 0
-            && offset == self.run.offset + self.run.len
-            && offset / segment_len == self.run.offset / segment_len;
-        if !follows {
-            self.slice_run();
-            self.run = Run {
-                offset,
-                len: 0,
-                count: 0,
-            };
-        }
-        self.run.len += len;
-        self.run.count += 1;
-        self.count += message_count;
-        self.len += len;
-    }
-
-    fn slice_run(&mut self) {
-        let run = std::mem::take(&mut self.run);
-        if run.count == 0 {
-            return;
-        }
-        match self.log.slice(run.offset, run.len as usize) {
-            Some(slice) => self.messages.push(slice, run.count),
-            None => self.was_removing = true,
-        }
-    }
-
-    fn finish(mut self) -> (GetStatus, Messages<I>) {
-        self.slice_run();
-        let status = match (self.messages.is_empty(), self.was_removing) {
-            (false, _) => GetStatus::Found,
-            (true, true) => GetStatus::MessageWasRemoving,
-            (true, false) => GetStatus::NoMatchedMessage,
-        };
-        (status, self.messages)
-    }
 }

@@ -56,6 +56,7 @@ mod begin;
 mod burst;
 mod checkpoint;
 mod clean;
+mod collect;
 mod core;
 mod delay;
 mod dispatch;

@@ -74,7 +74,7 @@ pub(crate) fn by_key<I: Io>(
     found.reverse();
     let mut messages = Messages::default();
     for slice in found {
-        messages.push(slice, 1);
+        messages.push(&slice, 0..slice.len());
     }
     let last = index.last_update();
     Ok(KeyAnswer {

@@ -289,8 +289,8 @@ impl<I: Io> MessageStore<I> {
         messages: &Messages<I>,
     ) -> Result<Vec<FileRange<I::File>>, ReadError> {
         let segments = self.core.log.segments();
-        let range = |(offset, slice): (u64, &MapSlice<I::Map>)| {
-            let range = segments.file_range(offset, slice.len() as u64)?;
+        let range = |(offset, len)| {
+            let range = segments.file_range(offset, len)?;
             range.ok_or(ReadError::Gone { offset })
         };
         messages.places().map(range).collect()

@@ -141,7 +141,7 @@ fn read(shared: &Shared, topic: &str) {
                 assert_eq!(record.topic(), topic);
                 assert_eq!(record.queue_id(), queue_id);
             }
-            for slice in got.messages.into_slices() {
+            for slice in got.messages.owned_slices() {
                 let copy = slice.to_vec();
                 held.push((slice, copy));
             }

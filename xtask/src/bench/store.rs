@@ -22,8 +22,10 @@ built; latencies are those of the calls. *Without sync* syncs nothing meanwhile,
 queues and index each half second or second, *sustained* stops the clock when the log is on the device. \
 The floors: *copy* copies records of the same length into fresh mapped segments and does nothing else; \
 *fdatasync* writes and syncs 1 KiB after the other into initialised blocks; *write* writes a file in \
-large pieces and syncs it. Readers sum all bytes that they get; the unit of *fdatasync* is a sync, that \
-of *write* 1,215 bytes, and a latency of *get* is that of 32 messages.";
+large pieces and syncs it. Readers go through 50,000 messages of one queue (62 MB, more than \
+the caches hold) or 5,000 (6 MB) again and again, and sum all bytes that they get; *held* got its slices \
+before the clock started and does nothing but sum them. The unit of *fdatasync* is a sync, that of *write* 1,215 \
+bytes, and a latency of *get* is that of 32 messages.";
 
 /// What `cargo xtask bench store` takes.
 #[derive(Debug, Args)]
@@ -72,7 +74,14 @@ const COPY: &str = "copy";
 const FDATASYNC: &str = "fdatasync";
 const WRITE: &str = "write";
 
-const ROWS: [Row; 12] = [
+const GET: &str = "get by 32, hot";
+const HELD: &str = "the same bytes, held";
+const GET_SMALL: &str = "get by 32, in the caches";
+const HELD_SMALL: &str = "the same bytes, held, in the caches";
+/// Messages of which a fourth, which is what one reader goes through, fits into a processor's caches.
+const SMALL: &str = "20000";
+
+const ROWS: [Row; 15] = [
     row(COPY, &["copy"], Amount::Messages, None),
     row(
         "put, without sync, 1 thread",
@@ -124,7 +133,20 @@ const ROWS: [Row; 12] = [
         Amount::Millis,
         Some(FDATASYNC),
     ),
-    row("get by 32, hot", &["get"], Amount::Millis, None),
+    row(HELD, &["get", "--way", "held"], Amount::Millis, None),
+    row(GET, &["get"], Amount::Millis, Some(HELD)),
+    row(
+        HELD_SMALL,
+        &["get", "--messages", SMALL, "--way", "held"],
+        Amount::Millis,
+        None,
+    ),
+    row(
+        GET_SMALL,
+        &["get", "--messages", SMALL],
+        Amount::Millis,
+        Some(HELD_SMALL),
+    ),
 ];
 
 /// The length of a record of the workload.

@@ -438,8 +438,8 @@ impl Wanted {
         match contents {
             Some(contents) => exchange.write_payloads(code, remark, fields, contents, len),
             None => {
-                let slices = got.messages.into_slices().into_iter();
-                exchange.write_payloads(code, remark, fields, slices.map(Content::Mapped), len)
+                let parts = got.messages.into_parts().into_iter();
+                exchange.write_payloads(code, remark, fields, parts.map(Content::Parts), len)
             }
         }
     }
@@ -467,7 +467,7 @@ fn contents(broker: &Broker, got: &Get) -> Result<Option<Vec<Content>>, ReadErro
     let contents = match way {
         Way::Gather => return Ok(None),
         Way::Map => {
-            let slices = messages.slices().iter().cloned();
+            let slices = messages.owned_slices();
             slices.map(Content::MappedAlone).collect()
         }
         Way::SendFile => match ranges(broker, got)? {

@@ -59,11 +59,7 @@ fn write_found(exchange: &mut Exchange<'_>, answer: KeyAnswer) -> Outcome {
         index_last_update_phyoffset: answer.index_last_update_offset.cast_signed(),
     };
     let len = usize::try_from(answer.messages.byte_len()).unwrap_or(usize::MAX);
-    let payloads = answer
-        .messages
-        .into_slices()
-        .into_iter()
-        .map(Content::Mapped);
+    let payloads = answer.messages.into_parts().into_iter().map(Content::Parts);
     let fields = |writer: &mut remoting::HeaderWriter<'_>| writer.header(&response);
     Ok(exchange.write_payloads(ResponseCode::SUCCESS, None, fields, payloads, len))
 }

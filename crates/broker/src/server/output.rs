@@ -6,8 +6,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use mmap_core::MapSlice;
 use mmap_core::transfer::{FileRange, Follows, PIECE_COUNT_MAX, send_file_once, send_pieces_once};
+use mmap_core::{MapParts, MapSlice};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
@@ -29,8 +29,12 @@ struct Payload {
     /// Position in `bytes` before which it goes out.
     position: usize,
     content: Content,
-    /// Bytes of it that have been sent.
+    /// Bytes of it that have been sent; of parts, of the one that is next.
     sent: usize,
+    /// Parts of it that have been sent whole.
+    parts_sent: usize,
+    /// Bytes of it that have not been sent.
+    unsent_len: usize,
 }
 
 /// Bytes that are sent from where they lie.
@@ -38,6 +42,8 @@ struct Payload {
 pub enum Content {
     /// A part of a mapped file; the mapping lives until it is sent.
     Mapped(MapSlice),
+    /// Several parts of a mapped file, the same.
+    Parts(MapParts),
     /// The same, to be sent by a call of its own.
     MappedAlone(MapSlice),
     /// A part of a file, sent by the kernel from its page cache; the file stays open until then.
@@ -109,6 +115,7 @@ impl Content {
     pub fn len(&self) -> usize {
         match self {
             Self::Mapped(slice) | Self::MappedAlone(slice) => slice.len(),
+            Self::Parts(parts) => parts.byte_len(),
             Self::File(range) => usize::try_from(range.len()).unwrap_or(usize::MAX),
             Self::Owned(bytes) => bytes.len(),
         }
@@ -122,21 +129,43 @@ impl Content {
 }
 
 impl Payload {
-    fn unsent_len(&self) -> usize {
-        self.content.len() - self.sent
+    /// The unsent bytes of the content, or of one of its parts; `None` behind the last of them, and
+    /// where the kernel has them.
+    fn unsent(&self, part: usize) -> Option<&[u8]> {
+        let bytes: &[u8] = match &self.content {
+            Content::Parts(parts) => parts.get(part)?,
+            Content::Mapped(slice) | Content::MappedAlone(slice) if part == 0 => slice,
+            Content::Owned(bytes) if part == 0 => bytes,
+            _ => return None,
+        };
+        let sent = if part == self.parts_sent {
+            self.sent
+        } else {
+            0
+        };
+        bytes.get(sent..)
     }
 
-    /// The unsent bytes; `None` where the kernel has them.
-    fn unsent(&self) -> Option<&[u8]> {
-        match &self.content {
-            Content::Mapped(slice) | Content::MappedAlone(slice) => slice.get(self.sent..),
-            Content::Owned(bytes) => bytes.get(self.sent..),
-            Content::File(_) => None,
+    /// Takes note of bytes that have been sent, at most the unsent ones.
+    fn advance(&mut self, sent: usize) {
+        self.unsent_len -= sent;
+        self.sent += sent;
+        if let Content::Parts(parts) = &self.content {
+            while let Some(part) = parts.get(self.parts_sent)
+                && self.sent >= part.len()
+            {
+                self.sent -= part.len();
+                self.parts_sent += 1;
+            }
         }
     }
 
     fn goes_alone(&self) -> bool {
         matches!(self.content, Content::MappedAlone(_) | Content::File(_))
+    }
+
+    fn is_in_kernel(&self) -> bool {
+        matches!(self.content, Content::File(_))
     }
 }
 
@@ -155,6 +184,8 @@ impl Output {
                 position: self.bytes.len(),
                 content,
                 sent: 0,
+                parts_sent: 0,
+                unsent_len: len,
             });
         }
     }
@@ -216,6 +247,7 @@ impl Output {
             position,
             content: Content::File(range),
             sent,
+            ..
         }) = self.payloads.front()
             && *position == self.sent
         {
@@ -242,14 +274,19 @@ impl Output {
                 position = payload.position;
                 count += 1;
             }
-            if payload.goes_alone() && count > 0 {
+            if payload.goes_alone() && count > 0 || payload.is_in_kernel() {
                 return (count, Follows::More);
             }
-            let Some(unsent) = payload.unsent() else {
-                return (count, Follows::More);
-            };
-            pieces[count] = IoSlice::new(unsent);
-            count += 1;
+            for part in payload.parts_sent.. {
+                let Some(unsent) = payload.unsent(part) else {
+                    break;
+                };
+                if count == pieces.len() {
+                    return (count, Follows::Nothing);
+                }
+                pieces[count] = IoSlice::new(unsent);
+                count += 1;
+            }
             if payload.goes_alone() {
                 return (count, Follows::Nothing);
             }
@@ -269,9 +306,9 @@ impl Output {
             }
             sent -= before;
             self.sent = payload.position;
-            let unsent = payload.unsent_len();
+            let unsent = payload.unsent_len;
             if sent < unsent {
-                payload.sent += sent;
+                payload.advance(sent);
                 self.payload_len -= sent;
                 return;
             }
@@ -348,6 +385,7 @@ mod tests {
         Bytes,
         Owned,
         Mapped,
+        Parts,
         Alone,
         File,
     }
@@ -357,6 +395,7 @@ mod tests {
             Item::Bytes,
             Item::Owned,
             Item::Mapped,
+            Item::Parts,
             Item::Alone,
             Item::File,
         ])
@@ -389,6 +428,19 @@ mod tests {
                     Item::Bytes => output.bytes_mut().extend_from_slice(&content),
                     Item::Owned => output.push_payload(Content::Owned(content)),
                     Item::Mapped => output.push_payload(Content::Mapped(slice)),
+                    Item::Parts => {
+                        let whole = region.slice(0..4096).unwrap();
+                        let mut parts = MapParts::of(&whole, 0);
+                        let halves = [range.start..range.start + len / 2, range.start + len / 2 + 1..range.end];
+                        for half in halves {
+                            if !half.is_empty() {
+                                parts.push(&whole, half);
+                            }
+                        }
+                        expected.truncate(expected.len() - len);
+                        expected.extend(parts.iter().flatten());
+                        output.push_payload(Content::Parts(parts));
+                    }
                     Item::Alone => output.push_payload(Content::MappedAlone(slice)),
                     Item::File => output.push_payload(Content::File(in_file)),
                 }
