@@ -107,9 +107,15 @@ impl<I: Io> Mapped<I> {
         self.writer
     }
 
+    /// Whether `len` bytes need the next segment.
+    #[inline]
+    fn needs_roll(&self, len: u64) -> bool {
+        self.position() + len + BLANK_LEN > self.segment_end
+    }
+
     /// The offset for `len` bytes, in the next segment if this one has no room for them.
     fn make_room(&mut self, len: u64) -> Result<u64, QueueError> {
-        if self.position() + len + BLANK_LEN > self.segment_end {
+        if self.needs_roll(len) {
             end_segment(&mut self.writer)?;
             self.writer.roll()?;
             self.segment_end = self.writer.position() + self.writer.remaining();
@@ -219,6 +225,11 @@ impl<I: Io> Core<I> {
         self.check_open(&state)?;
         let (state, offset) = match &mut state.path {
             AppendPath::Mapped(mapped) => {
+                if mapped.needs_roll(len) {
+                    // It may wait for the segment, and with it who has hushed the bell. What others
+                    // have stored meanwhile does not.
+                    self.arrivals.notify();
+                }
                 let offset = mapped
                     .make_room(len)
                     .map_err(|error| self.append_error(error))?;

@@ -7,8 +7,10 @@
 //!
 //! Where the log ends:
 //!
-//! - at zeros, as in a fresh segment, or at the blank record of a segment that has no successor
-//!   (the next record goes there, as with RocketMQ): the ordinary cases;
+//! - at zeros, as in a fresh segment, or at the end of the last one: the ordinary cases. The blank
+//!   record that ends a segment without a successor stays, and the next record begins the next
+//!   segment, where RocketMQ overwrites the blank one: it may be known to be synced, and to take it
+//!   out would look like damage afterwards;
 //! - at the first bytes that are not the record which belongs there: not a record at all, a wrong
 //!   length or CRC, a physical offset other than its position;
 //! - above [`Known::flushed`], at a record with an unwritten sector in its topic and properties,
@@ -240,17 +242,19 @@ impl<I: Io> Opening<I> {
             mut report,
             ..
         } = scan;
-        // From here on it has to be synced; what the scan has learned counts.
+        // From here on it has to be synced; what the scan has learned counts. It is handed to the
+        // kernel again, because the process may have ended after a sync had failed: also where
+        // nothing tells that the machine has run on since, as what tells is written later.
         let unsynced = known.flushed.max(from.offset).min(end);
         match kept {
             Ok(()) => {
                 self.fill(&report.holes)?;
-                self.write_again(&known, unsynced, end)?;
+                self.writer.write_again(unsynced, end)?;
                 self.set_end(end, is_tail_zero)?;
             }
             Err(LogError::Quarantine { source, .. }) if is_full(&source) => {
                 quarantine.abandon();
-                self.write_again(&known, unsynced, end)?;
+                self.writer.write_again(unsynced, end)?;
                 self.writer.limit_to(end)?;
                 report.read_only = Some(source.to_string());
             }
@@ -280,15 +284,6 @@ impl<I: Io> Opening<I> {
     fn fill(&mut self, holes: &[Hole]) -> Result<(), LogError> {
         for hole in holes {
             hole::fill(&mut self.writer, hole, &self.options.limits)?;
-        }
-        Ok(())
-    }
-
-    /// The process may have ended because a sync had failed: what is not known to be synced is
-    /// handed to the kernel again.
-    fn write_again(&mut self, known: &Known, offset: u64, end: u64) -> Result<(), LogError> {
-        if known.is_power_kept {
-            self.writer.write_again(offset, end)?;
         }
         Ok(())
     }
@@ -409,10 +404,8 @@ impl<'a, I: Io> Scan<'a, I> {
                     self.end = offset;
                 }
                 Step::SegmentEnd => {
-                    let next = offset - offset % segment_len + segment_len;
-                    // Without a successor the log goes on at the blank record.
-                    self.end = if next < files_end { next } else { offset };
-                    offset = next;
+                    offset = offset - offset % segment_len + segment_len;
+                    self.end = offset;
                 }
                 Step::Invalid(reason) => match self.behind(offset)? {
                     Some(next) => {
@@ -539,12 +532,11 @@ impl<'a, I: Io> Scan<'a, I> {
         let pieces = match tail {
             // What is behind something wrong is no tail of a log that was closed.
             Tail::Zero if matches!(self.stop, None | Some(Invalid::Unwritten)) => Vec::new(),
-            // Behind a blank record at the end of the files nothing is defined or lost.
+            // The log reaches to the end of the files.
             _ if self.stop.is_none() => Vec::new(),
             _ => written_behind(self.queue, &mut self.scanner, self.end)?,
         };
-        // The blank record is overwritten by the next record, so what is behind it must go.
-        let is_tail_zero = self.stop.is_some() && pieces.is_empty();
+        let is_tail_zero = pieces.is_empty();
         if let (Some(reason), Some(&(_, last_end))) = (&self.stop, pieces.last()) {
             self.report.cut = Some(Cut {
                 offset: self.end,

@@ -1,5 +1,6 @@
 //! Segments made before they are needed and off the append path, and their pages.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -208,7 +209,9 @@ impl<I: Io> Preallocator<I> {
         };
         let (from, len) = (prepared.warmed, prepared.segment.len());
         let to = len.min(from + WARM_PIECE_LEN);
-        let warmed = warm_piece(&mut prepared, from, to, how);
+        let warmed = self
+            .queue
+            .unless_panicked(|| warm_piece(&mut prepared, from, to, how));
         if warmed.is_ok() {
             prepared.warmed = to;
         }
@@ -250,7 +253,7 @@ impl<I: Io> SegmentQueue<I> {
             .create(&path, home.segment_len)
             .map_err(|error| home.explain(error, home.allocate_step))?;
         let prepared = self
-            .prepare(base, Arc::new(file))
+            .unless_panicked(|| self.prepare(base, Arc::new(file)))
             .map_err(|error| self.remove_unused(&path).err().unwrap_or(error))?;
         self.keep_budget(None, &mut Unmapped::default());
         Ok(prepared)
@@ -272,6 +275,20 @@ impl<I: Io> SegmentQueue<I> {
             file,
             appender,
             warmed: 0,
+        })
+    }
+
+    /// Runs a piece of work on a segment to which nothing was written yet; a panic in it fails it, and
+    /// nothing else. There is nothing of the segment that it could leave half done: its file is
+    /// removed, or is as good as before.
+    fn unless_panicked<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_printed_by_the_hook| {
+            Err(QueueError::PreparePanicked {
+                dir: self.home.dir.clone(),
+            })
         })
     }
 

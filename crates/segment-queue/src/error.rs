@@ -88,6 +88,13 @@ pub enum QueueError {
         /// The file behind the gap.
         next: PathBuf,
     },
+    /// The preparation of a segment panicked, which is a fault of the program. The next attempt
+    /// begins anew.
+    #[error("{}: a panic while a segment was being prepared", dir.display())]
+    PreparePanicked {
+        /// The queue's directory.
+        dir: PathBuf,
+    },
     /// The segment at the end has no name any more: another process removed it. What would be
     /// appended to it would be lost.
     #[error(

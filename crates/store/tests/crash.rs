@@ -1,5 +1,6 @@
-//! A store on a simulated device whose power fails: what was acknowledged as durable is there
-//! afterwards, byte for byte, and everything else agrees with it.
+//! A store on a simulated device whose power fails, or whose process is killed: what was acknowledged
+//! as durable, or was in the files of a killed process, is there afterwards, byte for byte, and
+//! everything else agrees with it.
 //!
 //! The seed is printed; `FOLIOMQ_SEED=n cargo test -p store --test crash` runs one again.
 
@@ -17,7 +18,7 @@ use message::{Message, Parsed, RecordView};
 use mmap_core::{CrashStyle, SimIo};
 use store::{
     Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore, OpenReport,
-    PutTicket, StoreOptions, TagFilter,
+    PutTicket, StageOptions, StoreOptions, TagFilter,
 };
 
 /// A clock that moves by a millisecond each time it is read.
@@ -120,7 +121,16 @@ fn put(store: &MessageStore<SimIo>, random: &mut Random, number: usize) -> (Issu
     (issued, appended.ticket)
 }
 
-/// Puts, flushes and dispatches at random, until the power fails; then checks.
+/// The end between two operations of the store, or in the middle of one of the device's.
+fn crash(io: &SimIo, style: CrashStyle) -> SimIo {
+    io.wreck().unwrap_or_else(|| {
+        io.cancel_crash();
+        io.crash(style)
+    })
+}
+
+/// Puts, flushes and dispatches at random, until the power fails or the process is killed; then
+/// checks.
 fn run(seed: u64, flush: FlushMode) {
     let mut random = Random(seed | 1);
     let how = How {
@@ -132,9 +142,20 @@ fn run(seed: u64, flush: FlushMode) {
     let mut issued: Vec<Issued> = Vec::new();
     for _round in 0..3 {
         let store = open(&io, how, &clock).0;
+        let styles = [
+            CrashStyle::KillProcess,
+            CrashStyle::LoseUnsynced,
+            CrashStyle::Tear,
+        ];
+        let style = styles[random.below(3) as usize];
+        if random.below(2) == 0 {
+            io.crash_at(1 + random.below(400), style);
+        }
         let mut waiting: Vec<(usize, PutTicket)> = Vec::new();
+        // Everything below was in the files, and was synced, before the last operation.
+        let (mut committed, mut flushed) = (0, 0);
         for _ in 0..100 {
-            match random.below(10) {
+            match random.below(11) {
                 0..6 => {
                     let (message, ticket) = put(&store, &mut random, issued.len());
                     waiting.push((issued.len(), ticket));
@@ -143,30 +164,33 @@ fn run(seed: u64, flush: FlushMode) {
                 6 => drop(store.log().step_flush()),
                 7 => drop(store.step_dispatch().unwrap()),
                 8 => store.step_flush_derived().unwrap(),
+                9 => drop(store.log().step_commit()),
                 _ => io.writeback(),
+            }
+            if io.is_wrecked() {
+                break;
             }
             waiting.retain(|(index, ticket)| match ticket.try_ready() {
                 Some(outcome) => {
                     let flushed = outcome.unwrap().flushed;
-                    issued[*index].durable = flushed > issued[*index].physical_offset;
+                    issued[*index].durable |= flushed > issued[*index].physical_offset;
                     false
                 }
                 None => true,
             });
+            (committed, flushed) = (store.log().visible(), store.log().flushed());
         }
-        let flushed = store.log().flushed();
+        let kept_to = match style {
+            CrashStyle::KillProcess => committed,
+            _ => flushed,
+        };
         for message in issued
             .iter_mut()
-            .filter(|message| message.physical_offset < flushed)
+            .filter(|message| message.physical_offset < kept_to)
         {
             message.durable = true;
         }
-        let styles = [
-            CrashStyle::KillProcess,
-            CrashStyle::LoseUnsynced,
-            CrashStyle::Tear,
-        ];
-        io = io.crash(styles[random.below(3) as usize]);
+        io = crash(&io, style);
         drop(store);
         let store = open(&io, how, &clock).0;
         issued.truncate(survivors(&store, &issued));
@@ -176,6 +200,11 @@ fn run(seed: u64, flush: FlushMode) {
         issued.iter_mut().for_each(|message| message.durable = true);
         let (again, report) = open(&io, how, &clock);
         assert_eq!(report.rebuilt_queues, [], "{report}");
+        assert_eq!(
+            (&report.log.cut, &report.log.holes),
+            (&None, &Vec::new()),
+            "{report}"
+        );
         assert_eq!(
             survivors(&again, &issued),
             issued.len(),
@@ -296,4 +325,66 @@ fn sync_flush_loses_nothing_that_was_acknowledged() {
 #[test]
 fn async_flush_loses_nothing_that_was_flushed() {
     run_all(FlushMode::async_default());
+}
+
+#[test]
+fn staged_records_are_lost_only_before_they_are_committed() {
+    let mut flush = FlushMode::staged_default();
+    if let FlushMode::Staged { stage, .. } = &mut flush {
+        *stage = StageOptions {
+            buffer_count: 2,
+            buffer_len: 4096,
+            ..StageOptions::DEFAULT
+        };
+    }
+    run_all(flush);
+}
+
+/// Of what nobody could read yet the killed process leaves nothing, and its queue offsets are given
+/// again.
+#[test]
+fn a_kill_takes_what_was_staged_and_no_reader_has_seen() {
+    let how = How {
+        flush: FlushMode::staged_default(),
+        is_extended: false,
+    };
+    let clock: Arc<dyn Clock> = Arc::new(Ticks::default());
+    let io = SimIo::new(1);
+    let store = open(&io, how, &clock).0;
+    let mut random = Random(7);
+    let mut put_some = |store: &MessageStore<SimIo>, numbers: std::ops::Range<usize>| {
+        let put_one = |number| put(store, &mut random, number).0;
+        numbers.map(put_one).collect::<Vec<_>>()
+    };
+    let mut issued = put_some(&store, 0..20);
+    store.log().flush_now().unwrap();
+    while store.step_dispatch().unwrap() {}
+    let committed = store.log().visible();
+    let staged = put_some(&store, 20..28);
+    assert_eq!(store.log().visible(), committed);
+    assert!(store.log().max_offset() > committed);
+    while store.step_dispatch().unwrap() {}
+    for message in &staged {
+        assert!(store.look_up(message.physical_offset).is_none());
+        let max = store.max_offset(&message.topic, message.queue_id);
+        assert!(max.unwrap_or(0) <= message.queue_offset, "not in its queue");
+    }
+
+    let killed = io.crash(CrashStyle::KillProcess);
+    drop(store);
+    let (store, report) = open(&killed, how, &clock);
+    assert_eq!((report.log.cut, report.log.end), (None, committed));
+    issued.iter_mut().for_each(|message| message.durable = true);
+    assert_eq!(survivors(&store, &issued), issued.len());
+    check_derived(&store, &issued);
+    let again = put_some(&store, 20..28);
+    assert_eq!(again[0].physical_offset, committed);
+    for message in again {
+        let of_queue =
+            |other: &&Issued| (&other.topic, other.queue_id) == (&message.topic, message.queue_id);
+        let last = issued.iter().rfind(of_queue);
+        let next = last.map_or(0, |last| last.queue_offset + 1);
+        assert_eq!(message.queue_offset, next);
+        issued.push(message);
+    }
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use commitlog::{
     CommitLog, CommitLogOptions, FlushMode, LogWarmUp, QueueCursor, StageOptions, SystemClock,
 };
 use message::{Parsed, RecordView};
-use mmap_core::{OsIo, WarmUp};
+use mmap_core::{OsIo, SimIo, WarmUp};
 
-use crate::common::{Record, from_start, message, try_open};
+use crate::common::{Record, SEGMENT_LEN, from_start, message, open, try_open};
 
 const THREADS: usize = 4;
 const APPENDS: usize = 300;
@@ -188,4 +189,44 @@ fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Pending => std::thread::park_timeout(Duration::from_secs(30)),
         }
     }
+}
+
+/// Who has hushed the log may wait for a segment; what others have stored does not wait with it.
+#[test]
+fn a_roll_wakes_waiters_though_the_log_is_hushed() {
+    let log = open(&SimIo::new(1), ASYNC).log;
+    let queue = QueueCursor::new(0);
+    let stop = AtomicBool::new(false);
+    let (sender, woken) = channel();
+    log.hush();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut seen = 0;
+            while !stop.load(Ordering::Acquire) {
+                seen = log.wait_visible(seen, Duration::from_secs(30), &stop);
+                if sender.send(seen).is_err() {
+                    break;
+                }
+            }
+        });
+        // Now and then the waiter still looks around when the first record comes.
+        for _ in 0..200 {
+            let end_before_roll = loop {
+                let end = log.max_offset();
+                let mut record = log.prepare(&message(0, &[1; 5_000], b"")).unwrap();
+                let appended = log.append(&mut record, &queue).unwrap();
+                if appended.physical_offset / SEGMENT_LEN > end / SEGMENT_LEN {
+                    break end;
+                }
+            };
+            while woken
+                .recv_timeout(Duration::from_secs(20))
+                .expect("nobody was woken")
+                < end_before_roll
+            {}
+        }
+        stop.store(true, Ordering::Release);
+        log.wake_waiters();
+        drop(woken);
+    });
 }

@@ -43,8 +43,17 @@ struct Rule {
     op: String,
     /// How many more of them succeed.
     spared: u64,
-    kind: io::ErrorKind,
+    effect: Effect,
     span: Span,
+}
+
+/// What a rule does to the operation that it strikes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    /// It fails, and has done nothing.
+    Fail(io::ErrorKind),
+    /// Its caller's thread panics.
+    Panic,
 }
 
 /// How often a rule strikes.
@@ -55,13 +64,13 @@ pub(super) enum Span {
 }
 
 impl Faults {
-    /// Lets the `nth` (from 1) operation `op` from now on fail.
-    pub(super) fn add(&mut self, op: &str, nth: u64, kind: io::ErrorKind, span: Span) {
+    /// Strikes the `nth` (from 1) operation `op` from now on.
+    pub(super) fn add(&mut self, op: &str, nth: u64, effect: Effect, span: Span) {
         assert!(nth > 0, "operations are counted from 1");
         self.rules.push(Rule {
             op: op.to_owned(),
             spared: nth - 1,
-            kind,
+            effect,
             span,
         });
     }
@@ -71,6 +80,9 @@ impl Faults {
     }
 
     /// Counts an operation; an error if it is to fail.
+    ///
+    /// # Panics
+    /// If a rule says so.
     pub(super) fn check(&mut self, op: &str) -> Result<(), io::Error> {
         self.operation_count += 1;
         let mut struck = None;
@@ -82,11 +94,14 @@ impl Faults {
                 rule.spared -= 1;
                 return true;
             }
-            struck.get_or_insert(rule.kind);
+            struck.get_or_insert(rule.effect);
             rule.span == Span::Forever
         });
         match struck {
-            Some(kind) => Err(io::Error::new(kind, "injected by the simulated device")),
+            Some(Effect::Fail(kind)) => {
+                Err(io::Error::new(kind, "injected by the simulated device"))
+            }
+            Some(Effect::Panic) => panic!("`{op}`: injected by the simulated device"),
             None => Ok(()),
         }
     }

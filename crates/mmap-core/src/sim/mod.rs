@@ -42,7 +42,7 @@ pub use file::SimFile;
 pub use watched::{WatchedFile, WatchedIo, WatchedMap};
 
 use content::Inode;
-use faults::{Faults, Random, Span};
+use faults::{Effect, Faults, Random, Span};
 use namespace::{Namespace, Node, parent};
 use space::SpaceMeter;
 
@@ -251,7 +251,8 @@ impl SimIo {
     /// # Panics
     /// If `nth` is 0.
     pub fn fail_nth(&self, op: &str, nth: u64, kind: io::ErrorKind) {
-        self.device().faults.add(op, nth, kind, Span::Once);
+        let effect = Effect::Fail(kind);
+        self.device().faults.add(op, nth, effect, Span::Once);
     }
 
     /// As [`fail_nth`](SimIo::fail_nth), with all that follow: the device is gone.
@@ -259,7 +260,14 @@ impl SimIo {
     /// # Panics
     /// If `nth` is 0.
     pub fn fail_from(&self, op: &str, nth: u64, kind: io::ErrorKind) {
-        self.device().faults.add(op, nth, kind, Span::Forever);
+        let effect = Effect::Fail(kind);
+        self.device().faults.add(op, nth, effect, Span::Forever);
+    }
+
+    /// Lets whoever asks for the next operation called `op` (`*`: any) panic, as a fault of the program
+    /// would.
+    pub fn panic_next(&self, op: &str) {
+        self.device().faults.add(op, 1, Effect::Panic, Span::Once);
     }
 
     /// Takes back what was set to fail.

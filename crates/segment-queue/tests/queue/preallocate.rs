@@ -476,6 +476,49 @@ fn a_warm_up_that_fails_leaves_the_segment_usable() {
 }
 
 #[test]
+fn a_panic_in_the_preparation_is_a_failure_like_others() {
+    let mut scene = Scene::on(
+        SimIo::new(9),
+        |_| {},
+        |ahead| {
+            ahead.warm_up = Some(WarmUp::Zeros);
+            ahead.window = 0;
+        },
+    );
+    scene.writer.roll().unwrap();
+    scene.append(50_000);
+    // Of the warm-up: the segment stays, and is warmed up later.
+    scene.io.panic_next("write");
+    let panicked = scene.preallocator.step();
+    assert!(
+        matches!(panicked, Err(QueueError::PreparePanicked { .. })),
+        "{panicked:?}"
+    );
+    assert_eq!(scene.names(), first_names(2));
+    assert_eq!(scene.preallocator.step().unwrap().warmed_len, SEGMENT_LEN);
+    scene.writer.roll().unwrap();
+    assert_eq!(scene.names(), first_names(2), "the segment was not lost");
+    assert_eq!(scene.writer.position(), SEGMENT_LEN);
+
+    // Of the creation: no file is left, and the next attempt succeeds.
+    scene.append(50_000);
+    scene.io.panic_next("allocate");
+    assert!(scene.preallocator.step().is_err());
+    assert_eq!(scene.names(), first_names(2));
+    assert_eq!(
+        scene.preallocator.step().unwrap().created,
+        Some(2 * SEGMENT_LEN)
+    );
+    // Of the writer's own creation: nothing has changed, and it can be tried again.
+    scene.writer.roll().unwrap();
+    scene.io.panic_next("map");
+    assert!(scene.writer.roll().is_err());
+    scene.writer.roll().unwrap();
+    assert_eq!(scene.writer.position(), 3 * SEGMENT_LEN);
+    scene.append(1);
+}
+
+#[test]
 fn the_tail_is_kept_in_memory_and_what_is_left_behind_is_not() {
     let locked = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();

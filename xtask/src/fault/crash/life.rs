@@ -28,8 +28,9 @@ pub struct Life<'a> {
     waiting: Vec<(u64, PutTicket)>,
     /// A fault was injected: operations may fail from now on.
     pub is_faulty: bool,
-    /// An injected fault may have hit a sync: the kernel forgot pages.
-    pub has_lost_pages: bool,
+    /// Everything below was in the files, and seen by readers, before the last operation: a kill
+    /// leaves it.
+    pub committed: u64,
 }
 
 /// How a store was left.
@@ -64,7 +65,7 @@ impl<'a> Life<'a> {
             model,
             waiting: Vec::new(),
             is_faulty: false,
-            has_lost_pages: false,
+            committed: 0,
         }
     }
 
@@ -76,7 +77,21 @@ impl<'a> Life<'a> {
             return Ok(Left::Dead);
         }
         self.collect_acknowledgements()?;
+        // After a failure less is shown than is there.
+        self.committed = self.committed.max(self.store.log().visible());
         Ok(left)
+    }
+
+    /// How many messages a kill leaves.
+    pub fn in_files(&self) -> usize {
+        if self.setup.is_staged() || self.setup.is_sync() {
+            let committed = self.committed;
+            self.model
+                .issued
+                .partition_point(|message| message.end() <= committed)
+        } else {
+            self.model.issued.len()
+        }
     }
 
     fn operation(&mut self) -> Result<Left> {
@@ -87,6 +102,7 @@ impl<'a> Life<'a> {
             34..38 => self.put_batch()?,
             38..50 => self.get()?,
             50..53 => self.query()?,
+            53..58 if self.setup.is_staged() => drop(self.store.log().step_commit()),
             53..63 => drop(self.store.log().step_flush()),
             63..66 => self.flush_now()?,
             66..78 => drop(self.allow(|life| Ok(life.store.step_dispatch()?))?),
@@ -245,6 +261,7 @@ impl<'a> Life<'a> {
     fn refused(&mut self, error: &PutError) -> Result<()> {
         match error {
             PutError::Append(AppendError::TooLarge { .. }) => Ok(()),
+            PutError::Append(AppendError::Busy { .. }) if self.setup.is_fast_failing() => Ok(()),
             PutError::Append(AppendError::Failed(_)) => {
                 ensure!(
                     self.store.log().failure().is_some(),
@@ -396,7 +413,6 @@ impl<'a> Life<'a> {
         ]);
         let kind = self.random.pick(&ERROR_KINDS);
         self.is_faulty = true;
-        self.has_lost_pages |= matches!(op, "*" | "sync_data" | "msync");
         let nth = self.random.between(1, 12);
         tell(|| format!("the {nth}th `{op}` fails"));
         if self.random.once_in(4) {

@@ -83,9 +83,6 @@ struct Machine {
     clock: Arc<Ticks>,
     io: SimIo,
     model: Model,
-    /// The kernel may have forgotten pages that it could not write: as long as it lives, what is
-    /// in its cache proves nothing.
-    has_lost_pages: bool,
     /// A fault has hit the opening of the store, which may have gone on without a part of it.
     is_faulty: bool,
 }
@@ -98,7 +95,6 @@ fn run_seed(seed: u64) -> Result<()> {
         clock: Arc::default(),
         io: SimIo::new(seed),
         model: Model::default(),
-        has_lost_pages: false,
         is_faulty: false,
     };
     let (mut operations, mut lives) = (0, 0);
@@ -129,9 +125,7 @@ impl Machine {
     /// Operations until the end of the process or the machine; how it came, and how many.
     fn live(&mut self, store: MessageStore<SimIo>) -> Result<(Left, u64)> {
         let length = self.random.between(20, 140);
-        // A machine whose disk has failed does not die by a kill: see `has_lost_pages`.
-        let can_only_be_killed = !self.setup.has_errors && !self.has_lost_pages;
-        let style = self.style(can_only_be_killed);
+        let style = self.style();
         if self.random.once_in(2) {
             self.io.crash_at(self.random.between(1, 1_500), style);
         }
@@ -147,18 +141,18 @@ impl Machine {
         life.is_faulty = self.is_faulty;
         let mut count = 0;
         let mut left = Left::Open;
-        let mut issued = 0;
+        // How many messages a kill leaves: those that were in the files before the last operation.
+        let mut in_files = 0;
         while count < length && left == Left::Open {
-            issued = life.model.issued.len();
+            in_files = life.in_files();
             left = life
                 .step()
                 .with_context(|| format!("operation {count} of this life"))?;
             count += 1;
         }
         if left != Left::Dead {
-            issued = life.model.issued.len();
+            in_files = life.in_files();
         }
-        self.has_lost_pages |= life.has_lost_pages;
         let end = life.store.log().max_offset();
         let is_faulty = life.is_faulty;
         drop(life);
@@ -177,7 +171,7 @@ impl Machine {
                 style
             }
             Left::Open => {
-                let style = self.style(!self.has_lost_pages);
+                let style = self.style();
                 self.io.cancel_crash();
                 self.io = self.io.crash(style);
                 style
@@ -185,7 +179,7 @@ impl Machine {
         };
         self.io.space_limit(u64::MAX / 4);
         tell(|| format!("{style:?} ({left:?}); the log ended at {end}"));
-        self.promise(style, issued);
+        self.promise(style, in_files);
         if left == Left::Open && style == CrashStyle::KillProcess && !is_faulty {
             self.leave_half_a_record(end)?;
         }
@@ -194,38 +188,36 @@ impl Machine {
 
     /// What the death leaves untouched must be there afterwards: of a killed process everything
     /// that it had in the page cache.
-    fn promise(&mut self, style: CrashStyle, issued: usize) {
+    fn promise(&mut self, style: CrashStyle, in_files: usize) {
         if style == CrashStyle::KillProcess {
-            if !self.setup.is_sync() {
-                for message in self.model.issued.iter_mut().take(issued) {
-                    message.survives_kill = true;
-                }
+            for message in self.model.issued.iter_mut().take(in_files) {
+                message.survives_kill = true;
             }
         } else {
-            self.has_lost_pages = false;
             for message in &mut self.model.issued {
                 message.survives_kill = false;
             }
         }
     }
 
-    fn style(&mut self, may_be_killed: bool) -> CrashStyle {
-        let styles = [
+    /// A kill as well where the disk has failed: what is in the cache then is not what the device
+    /// has, and a power loss may follow.
+    fn style(&mut self) -> CrashStyle {
+        self.random.pick(&[
             CrashStyle::Tear,
             CrashStyle::LoseUnsynced,
             CrashStyle::KillProcess,
-        ];
-        self.random
-            .pick(if may_be_killed { &styles } else { &styles[..2] })
+        ])
     }
 
-    /// A process that is killed while it copies a record into the log leaves a first part of it,
-    /// without its first bytes, which come last.
+    /// A process that is killed while it copies a record into the mapped log leaves a first part of
+    /// it, without its first bytes, which come last.
     fn leave_half_a_record(&mut self, end: u64) -> Result<()> {
         let segment_len = self.setup.options.segment_len;
         let dir = self.setup.options.root.join("commitlog");
         let path = dir.join(format!("{:020}", end - end % segment_len));
-        if self.setup.is_sync() || self.io.metadata(&path)?.is_none() {
+        let is_mapped = !self.setup.is_sync() && !self.setup.is_staged();
+        if !is_mapped || self.io.metadata(&path)?.is_none() {
             return Ok(());
         }
         let body_len = self.random.below(800) as usize;
@@ -268,7 +260,7 @@ impl Machine {
         let (store, report) = loop {
             let dies = deaths < RECOVERY_DEATHS_MAX && self.random.once_in(2);
             let fails = !dies && self.setup.has_errors && self.random.once_in(3);
-            let style = self.style(!self.has_lost_pages);
+            let style = self.style();
             if dies {
                 self.io.crash_at(self.random.between(1, 120), style);
             } else if fails {
@@ -288,12 +280,11 @@ impl Machine {
             self.io.clear_faults();
             match opened {
                 Ok(opened) => {
-                    self.has_lost_pages |= fails;
                     self.is_faulty = fails;
                     break opened;
                 }
                 Err(error) if fails => {
-                    let style = self.style(false);
+                    let style = self.style();
                     tell(|| format!("recovery failed ({error:#}); {style:?}"));
                     self.io = self.io.crash(style);
                     self.promise(style, 0);
@@ -317,7 +308,6 @@ impl Machine {
         if self.random.once_in(2) {
             return Ok(store);
         }
-        let end = store.log().max_offset();
         drop(store);
         if self.is_faulty {
             // What a failed sync has put in doubt is built again, once.
@@ -327,10 +317,7 @@ impl Machine {
         let before = check::files(&self.io)?;
         let store = self.open().context("the second opening")?;
         let after = check::files(&self.io)?;
-        // A log that ends with a whole segment may as well go on at the blank record in it.
-        if store.log().max_offset() == end {
-            check::same_files(&before, &after, &self.model)?;
-        }
+        check::same_files(&before, &after, &self.model)?;
         check::recovered(&store, &mut self.model).context("after the second opening")?;
         Ok(store)
     }

@@ -45,10 +45,10 @@ impl Setup {
             entry_count_max,
             ..IndexOptions::DEFAULT
         });
-        options.flush = if random.once_in(2) {
-            FlushMode::sync_default()
-        } else {
-            FlushMode::async_default()
+        options.flush = match random.below(3) {
+            0 => FlushMode::sync_default(),
+            1 => FlushMode::async_default(),
+            _ => staged(random),
         };
         options.limits = Limits {
             crc_property: random.pick(&[CrcProperty::Omit, CrcProperty::Append]),
@@ -81,6 +81,27 @@ impl Setup {
     pub fn is_sync(&self) -> bool {
         matches!(self.options.flush, FlushMode::Sync { .. })
     }
+
+    /// Records wait in buffers of the process before they are in the files.
+    pub fn is_staged(&self) -> bool {
+        matches!(self.options.flush, FlushMode::Staged { .. })
+    }
+
+    /// A put for which no buffer is free is refused.
+    pub fn is_fast_failing(&self) -> bool {
+        matches!(&self.options.flush, FlushMode::Staged { stage, .. } if stage.is_fast_failing)
+    }
+}
+
+/// Buffers for some records, or for less than one.
+fn staged(random: &mut Random) -> FlushMode {
+    let mut mode = FlushMode::staged_default();
+    if let FlushMode::Staged { stage, .. } = &mut mode {
+        stage.buffer_count = random.between(1, 4) as usize;
+        stage.buffer_len = random.pick(&[4096, 4096, 12_288, 65_536]);
+        stage.is_fast_failing = random.once_in(4);
+    }
+    mode
 }
 
 /// A clock that moves on by some fraction of a millisecond each time it is read, so that some

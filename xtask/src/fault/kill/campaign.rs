@@ -13,7 +13,10 @@ use super::store::{Figures, Store};
 use crate::fault::random::Random;
 
 /// Lives of one store: its history is checked from the beginning at the end of each.
-const LIVES_PER_STORE: u64 = 60;
+const LIVES_PER_STORE: u64 = 40;
+
+/// The modes of one store after the other.
+const MODES: [Mode; 3] = [Mode::Async, Mode::Sync, Mode::Staged];
 
 /// What is to be done.
 #[derive(Debug)]
@@ -53,11 +56,8 @@ impl Campaign {
         let mut random = Random::new(self.seed);
         let mut totals = Totals::default();
         while totals.kills() < self.kills && begun.elapsed() < self.time_max {
-            let mode = match self.mode {
-                Some(mode) => mode,
-                None if totals.stores.is_multiple_of(2) => Mode::Async,
-                None => Mode::Sync,
-            };
+            let turn = (totals.stores % MODES.len() as u64) as usize;
+            let mode = self.mode.unwrap_or(MODES[turn]);
             let store = Store::new(
                 &self.binary,
                 &self.dir,
@@ -138,6 +138,7 @@ impl Totals {
             cuts,
             starts,
             messages,
+            lost,
         } = figures;
         self.stores += 1;
         for (kind, count) in kills {
@@ -147,6 +148,7 @@ impl Totals {
         self.figures.cuts += cuts;
         self.figures.starts.extend(starts);
         self.figures.messages += messages;
+        self.figures.lost += lost;
     }
 }
 
@@ -160,12 +162,14 @@ impl fmt::Display for Totals {
         };
         writeln!(
             f,
-            "{} kills and {} clean stops of {} stores in {:.0} s; {} messages, none lost",
+            "{} kills and {} clean stops of {} stores in {:.0} s; {} messages, none lost but {} \
+             that were staged",
             self.kills(),
             self.figures.stops,
             self.stores,
             self.elapsed.as_secs_f64(),
             self.figures.messages,
+            self.figures.lost,
         )?;
         writeln!(
             f,

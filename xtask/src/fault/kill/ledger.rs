@@ -1,6 +1,10 @@
 //! What was promised: which message stands at which queue offset, and what consumers committed.
+//!
+//! A promise may be loose: a broker that keeps records in its own memory for a while may lose, when
+//! it is killed, what it has acknowledged just before. Then the log must end before all of that.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
@@ -15,6 +19,12 @@ pub struct Ledger {
     topics: Vec<Topic>,
     /// Those that are stored, as far as is known.
     stored: HashSet<Identity>,
+    /// Those that a kill has taken, as was allowed: they must never come back.
+    lost: HashSet<Identity>,
+    /// Since the last kill: where in the log the last acknowledged message stands that is left...
+    last_kept: Option<i64>,
+    /// ...and the first that is lost.
+    first_lost: Option<i64>,
     /// By topic and queue: what the consumers' group committed.
     commits: BTreeMap<(usize, i32), Commits>,
     /// The number of the next message of each producer.
@@ -34,7 +44,28 @@ struct Queue {
     /// What was read back, by queue offset.
     read: Vec<Identity>,
     /// What was acknowledged or consumed, and not read back since.
-    promised: BTreeMap<i64, Identity>,
+    promised: BTreeMap<i64, Promised>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Promised {
+    identity: Identity,
+    /// Its place in the log.
+    physical: i64,
+    is_loose: bool,
+}
+
+/// What a client was told of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// Where it stands.
+    pub place: Place,
+    /// Its place in the log.
+    pub physical: i64,
+    /// Which message it is.
+    pub identity: Identity,
+    /// When it was acknowledged; `None` for one that was consumed.
+    pub acknowledged_at: Option<Instant>,
 }
 
 /// Where a message stands.
@@ -91,18 +122,35 @@ impl Ledger {
         self.next_sequence.insert(producer, next);
     }
 
-    /// A message was acknowledged, or consumed: it must stand there from now on.
-    pub fn promise(&mut self, place: Place, identity: Identity) -> Result<()> {
+    /// A message was acknowledged, or consumed: it must stand there from now on, unless the promise
+    /// is loose.
+    pub fn promise(&mut self, told: &Told, is_loose: bool) -> Result<()> {
+        let Told {
+            place,
+            physical,
+            identity,
+            ..
+        } = *told;
         let queue = self.queue_mut(place)?;
-        let read = queue.read.get(place.offset as usize);
-        let known = read.or_else(|| queue.promised.get(&place.offset)).copied();
+        let read = queue.read.get(place.offset as usize).copied();
+        let known = read.or_else(|| Some(queue.promised.get(&place.offset)?.identity));
         match known {
             Some(known) if known != identity => {
                 bail!("{identity:?} at {place:?}, where {known:?} was promised")
             }
-            Some(_) => Ok(()),
+            Some(_) => {
+                if let Some(promised) = queue.promised.get_mut(&place.offset) {
+                    promised.is_loose &= is_loose;
+                }
+                Ok(())
+            }
             None => {
-                queue.promised.insert(place.offset, identity);
+                let promised = Promised {
+                    identity,
+                    physical,
+                    is_loose,
+                };
+                queue.promised.insert(place.offset, promised);
                 ensure!(
                     self.stored.insert(identity),
                     "{identity:?} at {place:?} and elsewhere"
@@ -124,11 +172,20 @@ impl Ledger {
         let expected = queue.read.len() as i64;
         ensure!(place.offset == expected, "{place:?} instead of {expected}");
         queue.read.push(identity);
-        match queue.promised.remove(&place.offset) {
-            Some(promised) if promised != identity => {
+        let promised = queue.promised.remove(&place.offset);
+        ensure!(
+            !self.lost.contains(&identity),
+            "{identity:?} at {place:?} was gone after a kill and has come back"
+        );
+        match promised {
+            Some(promised) if promised.identity != identity => {
+                let promised = promised.identity;
                 bail!("{identity:?} at {place:?}, where {promised:?} was promised")
             }
-            Some(_) => Ok(()),
+            Some(promised) => {
+                self.last_kept = self.last_kept.max(Some(promised.physical));
+                Ok(())
+            }
             None => {
                 ensure!(
                     self.stored.insert(identity),
@@ -139,20 +196,48 @@ impl Ledger {
         }
     }
 
-    /// A queue was read to its end: nothing that was promised lies behind it.
-    pub fn check_end(&self, topic: usize, queue: i32) -> Result<()> {
-        let Some(known) = self.queue(topic, queue) else {
-            return Ok(());
+    /// A queue was read to its end: nothing that was promised lies behind it, but what may be lost.
+    pub fn check_end(&mut self, topic: usize, queue: i32) -> Result<()> {
+        let place = Place {
+            topic,
+            queue,
+            offset: 0,
         };
+        let known = self.queue_mut(place)?;
         let end = known.read.len();
-        if let Some((offset, identity)) = known.promised.first_key_value() {
-            let count = known.promised.len();
+        let promised = std::mem::take(&mut known.promised);
+        let mut strict = promised.iter().filter(|(_, promised)| !promised.is_loose);
+        if let Some((offset, promised)) = strict.next() {
+            let (count, identity) = (1 + strict.count(), promised.identity);
             bail!(
                 "lost: topic {topic}, queue {queue} ends at {end}; {count} were promised from \
                  {offset} on, first {identity:?}"
             );
         }
+        for promised in promised.into_values() {
+            self.stored.remove(&promised.identity);
+            self.lost.insert(promised.identity);
+            let first = self.first_lost.unwrap_or(i64::MAX);
+            self.first_lost = Some(first.min(promised.physical));
+        }
         Ok(())
+    }
+
+    /// All queues were read to their ends: what is left of the log lies before all that is lost.
+    pub fn check_order(&mut self) -> Result<()> {
+        let (kept, lost) = (self.last_kept.take(), self.first_lost.take());
+        if let (Some(kept), Some(lost)) = (kept, lost) {
+            ensure!(
+                kept < lost,
+                "a message at {kept} of the log is there, and one at {lost} is lost"
+            );
+        }
+        Ok(())
+    }
+
+    /// Messages that kills have taken, as was allowed.
+    pub fn lost_count(&self) -> usize {
+        self.lost.len()
     }
 
     /// What stands at a place that was read before.
@@ -203,22 +288,69 @@ mod tests {
         }
     }
 
+    fn told(offset: i64, number: u64) -> Told {
+        Told {
+            place: place(offset),
+            physical: offset * 100,
+            identity: Identity::new(1, number),
+            acknowledged_at: None,
+        }
+    }
+
     #[test]
     fn losses_doubles_and_changes_are_noticed() {
         let mut ledger = Ledger::default();
         ledger.add_topic("T");
         let message = |number| Identity::new(1, number);
-        assert!(ledger.promise(place(1), message(7)).is_ok());
-        assert!(ledger.promise(place(1), message(8)).is_err(), "another one");
-        assert!(ledger.promise(place(2), message(7)).is_err(), "twice");
+        assert!(ledger.promise(&told(1, 7), false).is_ok());
+        assert!(ledger.promise(&told(1, 8), false).is_err(), "another one");
+        assert!(ledger.promise(&told(2, 7), false).is_err(), "twice");
         assert!(ledger.read(place(1), message(7)).is_err(), "a gap");
         assert!(ledger.read(place(0), message(6)).is_ok(), "never promised");
-        assert!(ledger.check_end(0, 1).is_err(), "one is lost");
         assert!(ledger.read(place(1), message(7)).is_ok());
         assert!(ledger.read(place(2), message(6)).is_err(), "again");
         let mut ledger = Ledger::default();
         ledger.add_topic("T");
-        assert!(ledger.promise(place(0), message(1)).is_ok());
+        assert!(ledger.promise(&told(0, 1), false).is_ok());
         assert!(ledger.read(place(0), message(2)).is_err(), "not that one");
+        let mut ledger = Ledger::default();
+        ledger.add_topic("T");
+        assert!(ledger.promise(&told(0, 1), false).is_ok());
+        assert!(ledger.check_end(0, 1).is_err(), "it is lost");
+    }
+
+    #[test]
+    fn what_may_be_lost_is_the_end_of_the_log_and_stays_so() {
+        let mut ledger = Ledger::default();
+        ledger.add_topic("T");
+        let message = |number| Identity::new(1, number);
+        for offset in 0..3 {
+            assert!(ledger.promise(&told(offset, offset as u64), true).is_ok());
+        }
+        assert!(ledger.read(place(0), message(0)).is_ok());
+        assert!(ledger.check_end(0, 1).is_ok() && ledger.check_order().is_ok());
+        assert_eq!((ledger.len(), ledger.lost_count()), (1, 2));
+        assert!(ledger.read(place(1), message(2)).is_err(), "back again");
+
+        // One that was consumed was committed, and so was all before it.
+        let mut ledger = Ledger::default();
+        ledger.add_topic("T");
+        assert!(ledger.promise(&told(0, 1), true).is_ok());
+        assert!(ledger.promise(&told(0, 1), false).is_ok());
+        assert!(ledger.check_end(0, 1).is_err(), "it was consumed");
+        let mut ledger = Ledger::default();
+        ledger.add_topic("T");
+        let elsewhere = Told {
+            place: Place {
+                queue: 0,
+                ..place(0)
+            },
+            ..told(9, 9)
+        };
+        assert!(ledger.promise(&told(0, 1), true).is_ok());
+        assert!(ledger.promise(&elsewhere, true).is_ok());
+        assert!(ledger.read(elsewhere.place, message(9)).is_ok());
+        assert!(ledger.check_end(0, 1).is_ok());
+        assert!(ledger.check_order().is_err(), "a later one is there");
     }
 }

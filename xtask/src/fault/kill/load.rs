@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use client::{
     ClientError, ClientOptions, Connection, Outgoing, Producer, PullConsumer, SendStatus, StartAt,
 };
+use message::MessageId;
 use remoting::header::{SendMessageRequestHeaderV2, SendMessageResponseHeader};
 use remoting::{Command, RequestCode, ResponseCode};
 
-use super::ledger::{Place, QUEUE_COUNT};
+use super::ledger::{Place, QUEUE_COUNT, Told};
 use super::message::{ANY_QUEUE, Identity};
 use crate::fault::random::Random;
 
@@ -43,7 +44,7 @@ pub struct Load<'a> {
 #[derive(Debug, Default)]
 pub struct Promises {
     /// Messages that were acknowledged, or consumed.
-    pub messages: Vec<(Place, Identity)>,
+    pub messages: Vec<Told>,
     /// The number of the producer's next message.
     pub next_sequence: Option<(u16, u64)>,
     /// By queue of the common topic: the last offset sent, and the last acknowledged.
@@ -102,7 +103,13 @@ impl Load<'_> {
                 queue,
                 offset,
             };
-            promises.messages.push((place, identity));
+            let id: MessageId = header.msg_id.parse().context("the id of an answer")?;
+            promises.messages.push(Told {
+                place,
+                physical: id.physical_offset,
+                identity,
+                acknowledged_at: Some(Instant::now()),
+            });
         }
         promises.next_sequence = Some((producer, sequence));
         Ok(promises)
@@ -161,13 +168,21 @@ impl Load<'_> {
                 promises.refused.insert(format!("{:?}", receipt.status));
                 continue;
             }
-            for (offset, (identity, ..)) in (receipt.queue_offset..).zip(&batch) {
+            let acknowledged_at = Some(Instant::now());
+            let ids = receipt.offset_message_id.split(',');
+            for ((offset, (identity, ..)), id) in (receipt.queue_offset..).zip(&batch).zip(ids) {
                 let place = Place {
                     topic: *topic,
                     queue: receipt.queue.id,
                     offset,
                 };
-                promises.messages.push((place, *identity));
+                let id: MessageId = id.parse().context("the id of an answer")?;
+                promises.messages.push(Told {
+                    place,
+                    physical: id.physical_offset,
+                    identity: *identity,
+                    acknowledged_at,
+                });
             }
         }
         promises.next_sequence = Some((CALLING_PRODUCER, sequence));
@@ -208,7 +223,12 @@ impl Load<'_> {
                 };
                 let identity = Identity::of_body(&message.body, *topic, message.queue_id)
                     .with_context(|| format!("consumed at {place:?}"))?;
-                promises.messages.push((place, identity));
+                promises.messages.push(Told {
+                    place,
+                    physical: message.id.physical_offset,
+                    identity,
+                    acknowledged_at: None,
+                });
             }
             let offsets: Vec<_> = consumer
                 .offsets()

@@ -66,6 +66,9 @@ pub enum Mode {
     Sync,
     /// `ASYNC_FLUSH`.
     Async,
+    /// `ASYNC_FLUSH` with `transientStorePoolEnable`: a kill may take what was acknowledged just
+    /// before and no consumer has seen.
+    Staged,
 }
 
 /// The lies that a kill brings to light. The others need a device that forgets or fails, or records
@@ -77,8 +80,8 @@ const LIES: [&str; 4] = [
     "tail-not-zeroed",
 ];
 
-/// Kills without a lie that have to pass before lies are planted: stores of both modes.
-const HONEST_KILLS: u64 = 80;
+/// Kills without a lie that have to pass before lies are planted: stores of all modes.
+const HONEST_KILLS: u64 = 120;
 
 /// Runs it.
 pub fn run(arguments: &KillArguments) -> Result<()> {
@@ -149,7 +152,7 @@ pub fn suite() -> Suite {
         run: |_| {
             for failpoints in [false, true] {
                 run(&KillArguments {
-                    kills: 80,
+                    kills: 100,
                     seed: None,
                     mode: None,
                     failpoints,

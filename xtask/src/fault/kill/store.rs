@@ -25,12 +25,17 @@ const TOPIC_COUNT_MAX: usize = 20;
 /// How often a broker that may be struck by a failpoint is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_micros(500);
 
+/// What a busy machine may add to the time that records wait in buffers.
+const WINDOW_GRACE: Duration = Duration::from_secs(1);
+
 /// A store's directory, and everything that it must hold.
 #[derive(Debug)]
 pub struct Store {
     dir: TempDir,
     program: Program,
     ledger: Ledger,
+    /// How long before a kill what it takes may have been acknowledged; `None`: it takes nothing.
+    kill_window: Option<Duration>,
     random: Random,
     /// What has happened so far.
     pub figures: Figures,
@@ -49,6 +54,8 @@ pub struct Figures {
     pub starts: Vec<Duration>,
     /// Messages stored.
     pub messages: usize,
+    /// Acknowledged messages that kills have taken, as the mode allows.
+    pub lost: usize,
 }
 
 impl Store {
@@ -64,7 +71,7 @@ impl Store {
             .prefix("fault-kill-")
             .tempdir_in(parent)?;
         let configuration = dir.path().join("broker.conf");
-        let text = configuration_text(&dir.path().join("store"), mode, &mut random);
+        let (text, kill_window) = configuration_text(&dir.path().join("store"), mode, &mut random);
         std::fs::write(&configuration, text)?;
         let mut ledger = Ledger::default();
         ledger.add_topic("Common");
@@ -80,6 +87,7 @@ impl Store {
             dir,
             program,
             ledger,
+            kill_window,
             random,
             figures: Figures::default(),
         })
@@ -135,6 +143,7 @@ impl Store {
             .check_all()
             .with_context(|| life.log())?;
         self.figures.messages = self.ledger.len();
+        self.figures.lost = self.ledger.lost_count();
         self.stop(life)
     }
 
@@ -219,7 +228,7 @@ impl Store {
             common,
             stop: &stop,
         };
-        let (death, promises) = std::thread::scope(|scope| {
+        let (death, died_at, promises) = std::thread::scope(|scope| {
             let load = &load;
             let mut clients = Vec::new();
             for producer in 0..WINDOW_PRODUCERS {
@@ -232,16 +241,17 @@ impl Store {
             clients.push(scope.spawn(move || load.send_by_calls(first, random)));
             clients.push(scope.spawn(move || load.consume()));
             let death = strike(life, fate, time);
+            let died_at = Instant::now();
             stop.store(true, Ordering::Relaxed);
             let promises: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
-            (death, promises)
+            (death, died_at, promises)
         });
         let death = death?;
         for promises in promises {
             let Ok(promises) = promises else {
                 bail!("a client panicked");
             };
-            self.note(promises?, &death, fate)?;
+            self.note(promises?, &death, died_at, fate)?;
         }
         let what = match fate {
             Fate::Stopping(..) | Fate::Failpoint { stop: true, .. } => "stopping",
@@ -250,7 +260,13 @@ impl Store {
         self.died(what, &death)
     }
 
-    fn note(&mut self, promises: Promises, death: &Death, fate: &Fate) -> Result<()> {
+    fn note(
+        &mut self,
+        promises: Promises,
+        death: &Death,
+        died_at: Instant,
+        fate: &Fate,
+    ) -> Result<()> {
         let Promises {
             messages,
             next_sequence,
@@ -260,8 +276,13 @@ impl Store {
         if let Some((producer, next)) = next_sequence {
             self.ledger.set_next_sequence(producer, next);
         }
-        for (place, identity) in messages {
-            self.ledger.promise(place, identity)?;
+        let window = self.kill_window.filter(|_| death.killed);
+        for told in messages {
+            let age = told
+                .acknowledged_at
+                .map(|at| died_at.saturating_duration_since(at));
+            let is_loose = age.zip(window).is_some_and(|(age, window)| age <= window);
+            self.ledger.promise(&told, is_loose)?;
         }
         for (queue, (sent, acknowledged)) in commits {
             let known = self.ledger.commits().entry((0, queue)).or_default();
@@ -383,14 +404,15 @@ fn is_broken(error: &anyhow::Error) -> bool {
     error.chain().any(is_end)
 }
 
-/// Small files of random sizes, so that everything rolls, and everything is saved often.
-fn configuration_text(root: &Path, mode: Mode, random: &mut Random) -> String {
+/// Small files of random sizes, so that everything rolls, and everything is saved often; and how long
+/// before a kill what it takes may have been acknowledged.
+fn configuration_text(root: &Path, mode: Mode, random: &mut Random) -> (String, Option<Duration>) {
     let mut one_of = |values: &[u64]| random.pick(values);
     let flush = match mode {
         Mode::Sync => "SYNC_FLUSH",
-        Mode::Async => "ASYNC_FLUSH",
+        Mode::Async | Mode::Staged => "ASYNC_FLUSH",
     };
-    let sizes = [
+    let mut settings = vec![
         (
             "mappedFileSizeCommitLog",
             one_of(&[1 << 17, 1 << 18, 1 << 20]),
@@ -410,10 +432,22 @@ fn configuration_text(root: &Path, mode: Mode, random: &mut Random) -> String {
          storePathRootDir={}\nflushDiskType={flush}\n",
         root.display()
     );
-    for (name, value) in sizes {
+    let mut kill_window = None;
+    if mode == Mode::Staged {
+        let (interval, thorough) = (one_of(&[1, 10, 200]), one_of(&[1, 20, 200]));
+        settings.extend([
+            ("commitIntervalCommitLog", interval),
+            ("commitCommitLogThoroughInterval", thorough),
+            ("commitCommitLogLeastPages", one_of(&[0, 4])),
+            ("transientStorePoolSize", one_of(&[1, 2, 5])),
+        ]);
+        text.push_str("transientStorePoolEnable=true\n");
+        kill_window = Some(Duration::from_millis(interval + thorough) + WINDOW_GRACE);
+    }
+    for (name, value) in settings {
         text.push_str(&format!("{name}={value}\n"));
     }
-    text
+    (text, kill_window)
 }
 
 /// Length and hash of each file of the store that a clean restart has no reason to change.

@@ -111,6 +111,7 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
+        self.ledger.check_order()?;
         Ok(found)
     }
 

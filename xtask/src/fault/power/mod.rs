@@ -30,7 +30,7 @@ use crate::test::{CannotRun, Suite};
 /// Power cuts that one store lives through.
 const CUTS_PER_STORE: u64 = 8;
 /// Cuts without a lie that have to pass before lies are planted: a store of each mode.
-const HONEST_CUTS: u64 = 3 * CUTS_PER_STORE;
+const HONEST_CUTS: u64 = 4 * CUTS_PER_STORE;
 /// Clients that send.
 const PRODUCER_COUNT: usize = 6;
 /// How many keys are asked for after a cut.
@@ -38,6 +38,9 @@ const KEY_COUNT_MAX: usize = 60;
 /// Async mode: the broker's settings, in milliseconds, and the window they state.
 const FLUSH_INTERVAL_MS: u64 = 100;
 const FLUSH_THOROUGH_MS: u64 = 300;
+/// Staged mode: what comes before that.
+const COMMIT_INTERVAL_MS: u64 = 20;
+const COMMIT_THOROUGH_MS: u64 = 50;
 /// What a busy machine may add to the window: the flush thread has to get a processor.
 const WINDOW_GRACE: Duration = Duration::from_millis(500);
 
@@ -75,9 +78,11 @@ enum Mode {
     Sync,
     /// `ASYNC_FLUSH`.
     Async,
-    /// One store of three is async.
+    /// `ASYNC_FLUSH` with `transientStorePoolEnable`.
+    Staged,
+    /// Of four stores one is async and one staged.
     #[default]
-    Both,
+    All,
 }
 
 /// What a campaign has done.
@@ -89,6 +94,7 @@ struct Figures {
     reopenings: u64,
     sync: Verdict,
     async_: Verdict,
+    staged: Verdict,
     damage: Damage,
     start_time_max: Duration,
 }
@@ -172,8 +178,9 @@ fn campaign(arguments: &Arguments, binary: &Path, lie: Option<&str>) -> Result<F
     let deadline = Instant::now() + Duration::from_secs(arguments.limit);
     while figures.cuts < arguments.cuts && Instant::now() < deadline {
         let mode = match arguments.mode {
-            Mode::Both if figures.stores % 3 == 2 => Mode::Async,
-            Mode::Both => Mode::Sync,
+            Mode::All if figures.stores % 4 == 2 => Mode::Async,
+            Mode::All if figures.stores % 4 == 3 => Mode::Staged,
+            Mode::All => Mode::Sync,
             chosen => chosen,
         };
         figures.stores += 1;
@@ -199,6 +206,7 @@ struct Store<'a> {
     random: Random,
     /// Of the messages' bodies.
     seed: u64,
+    mode: Mode,
     promise: Promise,
     /// What is on the device while it is off.
     image: Option<Image>,
@@ -220,19 +228,7 @@ impl<'a> Store<'a> {
         lie: Option<&str>,
     ) -> Result<Self> {
         let mut node = Node::new(binary, dir, &dir.join("disk/store"))?;
-        let promise = if mode == Mode::Async {
-            node.set("flushDiskType", "ASYNC_FLUSH");
-            node.set("flushIntervalCommitLog", &FLUSH_INTERVAL_MS.to_string());
-            node.set(
-                "flushCommitLogThoroughInterval",
-                &FLUSH_THOROUGH_MS.to_string(),
-            );
-            let window = Duration::from_millis(FLUSH_INTERVAL_MS + FLUSH_THOROUGH_MS);
-            Promise::DurableAfter(window + DEVICE.sync_time_max + WINDOW_GRACE)
-        } else {
-            node.set("flushDiskType", "SYNC_FLUSH");
-            Promise::Durable
-        };
+        let promise = promise(&mut node, mode);
         if let Some(lie) = lie {
             node.set_environment("FOLIOMQ_SABOTAGE", lie);
         }
@@ -241,6 +237,7 @@ impl<'a> Store<'a> {
             dir: dir.to_owned(),
             boot_id,
             seed: random.next(),
+            mode,
             promise,
             image: None,
             disk: None,
@@ -362,9 +359,10 @@ impl<'a> Store<'a> {
         let verdict = self
             .ledger
             .settle(&found, &history, self.promise, self.cut_at)?;
-        let sum = match self.promise {
-            Promise::Durable => &mut figures.sync,
-            Promise::DurableAfter(_) => &mut figures.async_,
+        let sum = match self.mode {
+            Mode::Async => &mut figures.async_,
+            Mode::Staged => &mut figures.staged,
+            Mode::Sync | Mode::All => &mut figures.sync,
         };
         sum.add(&verdict);
         self.check_keys(&history)?;
@@ -454,6 +452,29 @@ impl<'a> Store<'a> {
     }
 }
 
+/// Gives a broker the settings of a mode; what it promises then.
+fn promise(node: &mut Node, mode: Mode) -> Promise {
+    if !matches!(mode, Mode::Async | Mode::Staged) {
+        node.set("flushDiskType", "SYNC_FLUSH");
+        return Promise::Durable;
+    }
+    let mut window_ms = 0;
+    let mut set = |name, value: u64| {
+        node.set(name, &value.to_string());
+        window_ms += value;
+    };
+    set("flushIntervalCommitLog", FLUSH_INTERVAL_MS);
+    set("flushCommitLogThoroughInterval", FLUSH_THOROUGH_MS);
+    if mode == Mode::Staged {
+        set("commitIntervalCommitLog", COMMIT_INTERVAL_MS);
+        set("commitCommitLogThoroughInterval", COMMIT_THOROUGH_MS);
+        node.set("transientStorePoolEnable", "true");
+    }
+    node.set("flushDiskType", "ASYNC_FLUSH");
+    let window = Duration::from_millis(window_ms);
+    Promise::DurableAfter(window + DEVICE.sync_time_max + WINDOW_GRACE)
+}
+
 /// `Ok(true)` is found, `Ok(false)` is not yet.
 trait TransposeFound {
     fn transpose_found(self) -> Option<Result<()>>;
@@ -498,13 +519,16 @@ impl std::fmt::Display for Figures {
             "sync: {kept} acknowledged messages, none lost; without an answer: {unanswered_kept} \
              there, {unanswered_gone} not"
         )?;
-        writeln!(
-            f,
-            "async: {} acknowledged messages there, {} lost, the oldest {:.0} ms before the cut",
-            self.async_.kept,
-            self.async_.lost,
-            self.async_.lost_age_max.as_secs_f64() * 1e3
-        )?;
+        for (mode, sum) in [("async", self.async_), ("staged", self.staged)] {
+            writeln!(
+                f,
+                "{mode}: {} acknowledged messages there, {} lost, the oldest {:.0} ms before the \
+                 cut",
+                sum.kept,
+                sum.lost,
+                sum.lost_age_max.as_secs_f64() * 1e3
+            )?;
+        }
         write!(
             f,
             "slowest start: {:.0} ms",
