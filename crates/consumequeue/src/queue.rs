@@ -18,7 +18,7 @@ use crate::hot::{Shared, lock, read, write};
 use crate::options::{
     ConsumeQueueOptions, ExtensionOptions, OpenPolicy, index_to_offset, offset_to_index,
 };
-use crate::read::Entries;
+use crate::read::{Entries, read_pages};
 use crate::recover::{Bounds, Doubt};
 use crate::search::{entry_at, last_where};
 
@@ -434,16 +434,12 @@ impl<I: Io> ConsumeQueue<I> {
             return Ok(());
         }
         let map = bytes.region().map();
+        let found = map.resident(bytes.range())?;
         match wait {
-            Wait::ForDevice => map.populate_read(bytes.range())?,
-            Wait::Never => {
-                let found = map.resident(bytes.range())?;
-                if found.resident < found.pages {
-                    return Err(self.not_in_memory());
-                }
-            }
+            _ if found.resident == found.pages => Ok(()),
+            Wait::ForDevice => Ok(read_pages(map, bytes.range())?),
+            Wait::Never => Err(self.not_in_memory()),
         }
-        Ok(())
     }
 
     fn not_in_memory(&self) -> ConsumeQueueError {

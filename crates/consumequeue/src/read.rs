@@ -1,10 +1,14 @@
 //! Reading entries without copying them.
 
 use std::fmt;
+use std::ops::Range;
 
-use mmap_core::{Io, MapSlice, OsIo};
+use mmap_core::{Io, IoError, MapSlice, OsIo, RawMap, read_ahead};
 
 use crate::entry::{ENTRY_LEN, Entry};
+
+/// Bytes that are read at once for a reader who goes through a queue: 6,500 entries.
+const READ_AHEAD_LEN: usize = 128 * 1024;
 
 /// Consecutive entries of one file. They keep their mapping alive: trimming and closing do not
 /// disturb them.
@@ -79,4 +83,14 @@ impl Iterator for EntryIter<'_> {
         }
         None
     }
+}
+
+/// Brings entries into memory, and those behind them if their first page is there: then the reader
+/// comes from the entries before, and would wait for each page of its queue.
+pub(crate) fn read_pages<M: RawMap>(map: &M, range: Range<usize>) -> Result<(), IoError> {
+    let first = map.resident(range.start..range.start + 1);
+    if first.is_ok_and(|found| found.resident == found.pages) {
+        read_ahead(map, range.start..range.start + READ_AHEAD_LEN);
+    }
+    map.populate_read(range)
 }

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mmap_core::{Access, Advice, CellRegion, Io, IoError, IoFile, RawMap};
+use mmap_core::{Access, Advice, CellRegion, Io, IoError, IoFile, RawMap, read_ahead};
 
 use crate::blocks::Blocks;
 use crate::layout::{
@@ -15,6 +15,9 @@ use crate::layout::{
     FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, NEXT_ENTRY, SLOT_LEN, USED_SLOT_COUNT,
 };
 use crate::select::IndexRead;
+
+/// Slots of 4 KiB.
+const SLOTS_PER_PAGE: u32 = 4096 / SLOT_LEN as u32;
 
 /// What a key's entry says.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,18 @@ impl<I: Io> MappedIndex<I> {
 
     pub(crate) fn is_full(&self) -> bool {
         self.next_entry() >= self.layout.entry_count_max
+    }
+
+    /// Has the kernel read what puts touch: the slots, 20 MB of a default file, and the end of the
+    /// entries. A put would wait for the device at each page of them, and producers with it.
+    pub(crate) fn read_ahead(&self) {
+        let used = self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed);
+        // Of slots that few keys have used most pages have no blocks, and nothing to wait for.
+        if used > self.layout.slot_count / SLOTS_PER_PAGE {
+            read_ahead(self.cells.map(), 0..self.layout.entry_position(0));
+        }
+        let end = self.layout.entry_position(self.next_entry());
+        read_ahead(self.cells.map(), end..end + 1);
     }
 
     /// Loads the slots of keys that are about to be put. Each lies somewhere in 20 MB: loaded one

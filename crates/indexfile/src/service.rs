@@ -190,6 +190,11 @@ impl<I: Io> IndexService<I> {
             files = recovery.files;
         }
         report.file_count = files.len();
+        if let Some(last) = files.last()
+            && !last.is_full()
+        {
+            last.mapped(&io)?.read_ahead();
+        }
         // A killed process may have left the name of its last file in the cache only.
         let directory_dirty = AtomicBool::new(policy != OpenPolicy::Clean && !files.is_empty());
         let end_physical_offset = last_used(&files).map(|header| header.end_physical_offset);

@@ -44,6 +44,7 @@ compile_error!("mmap-core needs 64-bit Linux (5.14 or newer)");
 
 #[macro_use]
 pub mod failpoint;
+mod ahead;
 mod append;
 mod cell;
 pub mod counters;
@@ -70,6 +71,7 @@ pub mod transfer;
 mod warm;
 mod write_back;
 
+pub use ahead::read_ahead;
 pub use append::{AppendRegion, Appender, HEAD_LEN, MapSlice};
 pub use cell::CellRegion;
 pub use error::{IoError, LockError, LockState};

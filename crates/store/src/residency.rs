@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use commitlog::Clock;
-use mmap_core::{Advice, IoError, MapSlice, RawMap};
+use mmap_core::{IoError, MapSlice, RawMap, read_ahead};
 
 /// Bytes that are asked for, and remembered, together.
 const CHUNK_LEN: u64 = 1 << 20;
@@ -95,9 +95,7 @@ impl Residency {
         let ahead = if follows { ahead } else { 0 };
         let len = len.saturating_add(usize::try_from(ahead).unwrap_or(usize::MAX));
         let start = slice.range().start;
-        let range = start..start + len.min(slice.len());
-        // Advice: without it the reading takes longer.
-        let _unheard = slice.region().map().advise(Advice::WillNeed, range);
+        read_ahead(slice.region().map(), start..start + len.min(slice.len()));
     }
 
     /// The word of a chunk that is remembered and no older than so many seconds; else 0.

@@ -3,6 +3,7 @@
 //! Times are those of a release build without failpoints: a debug build of xtask builds one and
 //! hands over to it, unless the run is a quick one. docs/benchmarks.md is the index of the reports.
 
+mod cgroup;
 mod classic;
 mod cost;
 mod echo;

@@ -90,6 +90,33 @@ pub(in crate::bench) struct Usage {
     pub(in crate::bench) anonymous_bytes: u64,
 }
 
+impl Usage {
+    /// Processor time and memory of a process, from /proc.
+    pub(in crate::bench) fn of(pid: Pid) -> Result<Self> {
+        let dir = format!("/proc/{}", pid.as_raw_nonzero());
+        let stat = fs::read_to_string(format!("{dir}/stat")).context("stat")?;
+        // The name in parentheses may hold spaces: count from behind it.
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .context("stat")?
+            .1
+            .split_ascii_whitespace()
+            .collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        let status = fs::read_to_string(format!("{dir}/status")).context("status")?;
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_ascii_whitespace().next());
+            number.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        Ok(Self {
+            cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
+            resident_bytes: kib("VmRSS:") * 1024,
+            anonymous_bytes: kib("RssAnon:") * 1024,
+        })
+    }
+}
+
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
 pub(in crate::bench) struct Measured {
@@ -157,29 +184,9 @@ impl Measured {
         kill_process(self.pid(), Signal::CONT).context("resume")
     }
 
-    /// Processor time and memory, from /proc.
+    /// What it has used up so far.
     pub(in crate::bench) fn usage(&self) -> Result<Usage> {
-        let dir = format!("/proc/{}", self.pid().as_raw_nonzero());
-        let stat = fs::read_to_string(format!("{dir}/stat")).context("stat")?;
-        // The name in parentheses may hold spaces: count from behind it.
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .context("stat")?
-            .1
-            .split_ascii_whitespace()
-            .collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        let status = fs::read_to_string(format!("{dir}/status")).context("status")?;
-        let kib = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_ascii_whitespace().next());
-            number.and_then(|number| number.parse().ok()).unwrap_or(0)
-        };
-        Ok(Usage {
-            cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
-            resident_bytes: kib("VmRSS:") * 1024,
-            anonymous_bytes: kib("RssAnon:") * 1024,
-        })
+        Usage::of(self.pid())
     }
 
     fn pid(&self) -> Pid {
