@@ -140,7 +140,7 @@ impl<I: Io> Mapped<I> {
 impl<I: Io> Core<I> {
     /// `note` is called once the record is written and before anybody can see it.
     pub(crate) fn append(
-        &self,
+        self: &Arc<Self>,
         record: &mut PreparedRecord<'_>,
         queue: &QueueCursor,
         note: impl FnOnce(&Stamp),
@@ -172,7 +172,7 @@ impl<I: Io> Core<I> {
     }
 
     pub(crate) fn append_batch(
-        &self,
+        self: &Arc<Self>,
         records: &mut [PreparedRecord<'_>],
         queue: &QueueCursor,
     ) -> Result<AppendedBatch, AppendError> {
@@ -282,6 +282,8 @@ impl<I: Io> Core<I> {
                 .map_err(|error| self.append_error(error)),
             AppendPath::Gathered(gathered) => {
                 records.iter().for_each(|parts| gathered.push(parts));
+                let count = self.gathered_count.load(Ordering::Relaxed) + records.len();
+                self.gathered_count.store(count, Ordering::Relaxed);
                 if gathered.is_due() {
                     self.has_work.store(true, Ordering::Relaxed);
                 }
@@ -292,7 +294,7 @@ impl<I: Io> Core<I> {
     }
 
     /// Tells who waits that the log has grown to `end`, and makes the ticket.
-    fn announce(&self, end: u64) -> PutTicket {
+    fn announce(self: &Arc<Self>, end: u64) -> PutTicket {
         self.prepare_if_due(end);
         match self.sync_timeout {
             None => {
@@ -309,9 +311,9 @@ impl<I: Io> Core<I> {
                 PutTicket::met(end)
             }
             Some(timeout) => {
+                // The ticket sees to the commit: its thread may lead it.
                 let deadline = self.clock.monotonic().saturating_add(timeout);
-                self.work.notify();
-                self.durability.ticket(end, deadline)
+                PutTicket::open(Arc::clone(self) as _, end, deadline)
             }
         }
     }

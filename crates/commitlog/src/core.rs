@@ -1,7 +1,7 @@
 //! What all handles and services of one log share, and the order of its locks.
 //!
 //! Locks, in the order in which they may be taken: `stager` and `flusher` (held across I/O, by
-//! services and by `flush_now`), `state` (the append lock: never held across a sync), the list of waiters in
+//! services, by `flush_now` and by threads that wait for their records: see [`crate::lead`]), `state` (the append lock: never held across a sync), the list of waiters in
 //! [`Durability`]. Visitors, wakers and listeners are called without any of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -45,8 +45,12 @@ pub(crate) struct Core<I: Io> {
     /// Rung when the owner of the segment writer has something to do, where records are gathered.
     pub(crate) work: EventCount,
     // Whether bytes that are worth it, or a request, wait for it. Written under the append lock, which
-    // orders it; read without it as the condition of `work`, whose fences make that enough.
+    // orders it (but for a step that finds nothing, which does no harm); read without it as the
+    // condition of `work`, whose fences make that enough.
     pub(crate) has_work: AtomicBool,
+    // How many records wait for a group commit. Written under the append lock; read without it by
+    // who waits for more of them. Relaxed.
+    pub(crate) gathered_count: AtomicUsize,
     /// Rung when the log has grown so far that the next blocks should be prepared.
     pub(crate) growth: EventCount,
     // An append that ends at or behind this offset rings `growth`. Written by that append and
@@ -63,9 +67,11 @@ pub(crate) struct Core<I: Io> {
     stager: Mutex<Option<TimedCommit<I>>>,
     /// Its buffers.
     pub(crate) stage: Option<Arc<StagePool>>,
-    flusher: Mutex<Flusher<I>>,
+    pub(crate) flusher: Mutex<Flusher<I>>,
     // How many sets of service threads run. Written by `LogServices`; read by appends that have
-    // to wait, which step the service themselves when there is none. A hint: Relaxed.
+    // to wait, which step the service themselves when there is none: a hint. Read by who leads a
+    // group commit, under the flusher's lock, which whoever stopped the threads has taken since.
+    // Relaxed.
     thread_sets: AtomicUsize,
 }
 
@@ -131,6 +137,7 @@ impl<I: Io> Core<I> {
             arrivals: EventCount::default(),
             work: EventCount::default(),
             has_work: AtomicBool::new(false),
+            gathered_count: AtomicUsize::new(0),
             growth: EventCount::default(),
             prepare_at: AtomicU64::new(0),
             is_prepare_due: AtomicBool::new(false),
@@ -197,7 +204,7 @@ impl<I: Io> Core<I> {
 
     /// One step of the flush service, on whichever thread.
     pub(crate) fn step_flush(&self) -> Next {
-        self.lock_flusher().step(self)
+        self.with_flusher(self.lock_flusher(), |flusher| flusher.step(self))
     }
 
     /// One step of the commit service, on whichever thread; nothing but in staged mode.
@@ -217,8 +224,10 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Wakes the tickets whose deadline has passed.
+    /// Wakes the tickets whose deadline has passed, and the flush service for records whose tickets
+    /// somebody holds and does not look at.
     pub(crate) fn step_deadlines(&self) -> Next {
+        self.ring_if_due();
         let now = self.clock.monotonic();
         match self.durability.expire(now) {
             Some(deadline) => Next::After(deadline.saturating_sub(now)),
@@ -229,7 +238,7 @@ impl<I: Io> Core<I> {
     /// Everything appended so far is synced, on this thread.
     pub(crate) fn flush_all(&self) -> Result<u64, LogError> {
         self.commit_all(&mut self.lock_stager())?;
-        self.lock_flusher().flush_all(self)
+        self.with_flusher(self.lock_flusher(), |flusher| flusher.flush_all(self))
     }
 
     /// Everything appended so far is in the files.
@@ -243,10 +252,19 @@ impl<I: Io> Core<I> {
     /// Refuses appends from now on, syncs everything and lets go of the files.
     pub(crate) fn close(&self) -> Result<u64, LogError> {
         let mut stager = self.lock_stager();
-        let mut flusher = self.lock_flusher();
+        self.with_flusher(self.lock_flusher(), |flusher| {
+            self.close_with(&mut stager, flusher)
+        })
+    }
+
+    fn close_with(
+        &self,
+        stager: &mut Option<TimedCommit<I>>,
+        flusher: &mut Flusher<I>,
+    ) -> Result<u64, LogError> {
         self.lock_state_or_fail()?.is_closed = true;
         let flushed = self
-            .commit_all(&mut stager)
+            .commit_all(stager)
             .and_then(|()| flusher.flush_all(self));
         if let Err(error) = flushed {
             // What waits for space can still be flushed later.
@@ -257,7 +275,7 @@ impl<I: Io> Core<I> {
             let mut state = self.lock_state_or_fail()?;
             std::mem::replace(&mut state.path, AppendPath::Closed)
         };
-        let committer = match std::mem::replace(&mut *flusher, Flusher::Closed) {
+        let committer = match std::mem::replace(flusher, Flusher::Closed) {
             Flusher::Group(group) => Some(group),
             _ => stager.take().map(TimedCommit::into_committer),
         };
@@ -313,11 +331,10 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Moves the flushed watermark after a successful sync, and tells everybody.
-    pub(crate) fn advance(&self, flushed: u64) {
-        self.durability.advance(flushed);
-        if self.sync_timeout.is_some() {
-            self.arrivals.notify();
+    /// Has the owner of the segment writer look, if there is something to do.
+    pub(crate) fn ring_if_due(&self) {
+        if self.has_work.load(Ordering::Relaxed) {
+            self.work.notify();
         }
     }
 
@@ -339,6 +356,8 @@ impl<I: Io> Core<I> {
 
     pub(crate) fn threads_stopped(&self) {
         self.thread_sets.fetch_sub(1, Ordering::Relaxed);
+        // Waits for whoever leads a group commit: nobody begins one from now on.
+        drop(self.lock_flusher());
         // Who waits for them has to help itself from now on.
         self.room.notify_all();
     }
@@ -348,7 +367,7 @@ impl<I: Io> Core<I> {
         self.stager.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_flusher(&self) -> MutexGuard<'_, Flusher<I>> {
+    pub(crate) fn lock_flusher(&self) -> MutexGuard<'_, Flusher<I>> {
         // A panic in a step has poisoned the append lock or left the flusher between two whole
         // steps; in both cases the next step finds out by itself.
         self.flusher.lock().unwrap_or_else(PoisonError::into_inner)

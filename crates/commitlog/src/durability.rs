@@ -1,11 +1,15 @@
 //! Durability is a number that advances: the flushed watermark, and those who wait for it.
 //!
-//! A [`PutTicket`] is a target offset and a look at the watermark. Whoever has to wait puts a
-//! waker into a list ordered by target; the flush service takes the front of the list when it
-//! has moved the watermark. Tickets that are met already cost one load and no allocation.
+//! A [`PutTicket`] is a target offset and a look at the watermark. A thread that waits commits what
+//! waits itself, with what others have added, unless somebody is at it: a thread that is woken for
+//! that costs as much as a part of the sync. Whoever has to wait for others puts a waker into a list
+//! ordered by target; who has moved the watermark takes the front of the list. Tickets that are met
+//! already cost one load and no allocation.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -29,6 +33,9 @@ pub struct Durable {
 ///
 /// It is a `Future` for any executor, and [`PutTicket::wait`] for threads. Dropping it gives up
 /// the claim and nothing else: the record stays in the log.
+///
+/// In sync mode the record is written once its ticket, or one behind it, is waited for, polled, asked
+/// or dropped. One that is only held keeps it back for a while: a quarter of the timeout at most.
 #[derive(Debug)]
 #[must_use = "in sync mode the record is not durable before its ticket resolves"]
 pub struct PutTicket {
@@ -44,7 +51,7 @@ enum Claim {
 
 #[derive(Debug)]
 struct OpenClaim {
-    durability: Arc<Durability>,
+    log: Arc<dyn GroupCommit>,
     /// The log must be flushed up to here.
     target: u64,
     /// On the clock's monotonic time.
@@ -53,7 +60,30 @@ struct OpenClaim {
     waiter: Option<WaiterId>,
 }
 
+/// The log as its tickets know it: they wait for its watermark, and see to it that it moves.
+pub(crate) trait GroupCommit: fmt::Debug + Send + Sync {
+    fn durability(&self) -> &Durability;
+
+    /// Commits what waits on this thread. False when it has to wait for others, who do.
+    fn lead(&self) -> bool;
+
+    /// Has the flush service commit what waits, if anything does.
+    fn call_service(&self);
+}
+
 impl PutTicket {
+    /// A ticket that resolves when `log` is flushed up to `target`, or at `deadline`.
+    pub(crate) fn open(log: Arc<dyn GroupCommit>, target: u64, deadline: Duration) -> Self {
+        Self {
+            claim: Claim::Open(OpenClaim {
+                log,
+                target,
+                deadline,
+                waiter: None,
+            }),
+        }
+    }
+
     /// A ticket with nothing to wait for.
     pub(crate) fn met(flushed: u64) -> Self {
         Self {
@@ -65,14 +95,21 @@ impl PutTicket {
     pub fn try_ready(&self) -> Option<Result<Durable, FlushError>> {
         match &self.claim {
             Claim::Met(durable) => Some(Ok(*durable)),
-            Claim::Open(claim) => claim.try_ready(),
+            Claim::Open(claim) => {
+                let outcome = claim.try_ready();
+                if outcome.is_none() {
+                    claim.log.call_service();
+                }
+                outcome
+            }
         }
     }
 
     /// Blocks the thread until the ticket resolves.
     ///
-    /// Somebody has to move the watermark meanwhile: the service threads of the log, or another
-    /// thread that steps its services.
+    /// Where the log's service threads run, the caller leads the group commit if nobody else does:
+    /// it writes and syncs what waits, its own record and those of others. Without them somebody
+    /// has to step the services meanwhile.
     ///
     /// # Errors
     ///
@@ -87,8 +124,13 @@ impl PutTicket {
             if let Some(outcome) = claim.try_ready() {
                 return outcome;
             }
-            if claim.register(|| Wakeup::Thread(std::thread::current())) {
-                let now = claim.durability.clock.monotonic();
+            if claim.log.lead() {
+                continue;
+            }
+            let is_waiting = claim.register(|| Wakeup::Thread(std::thread::current()));
+            // Once more: whoever led may have been through before it could see the new waiter.
+            if is_waiting && !claim.log.lead() {
+                let now = claim.log.durability().clock.monotonic();
                 std::thread::park_timeout(claim.deadline.saturating_sub(now));
             }
         }
@@ -108,6 +150,7 @@ impl Future for PutTicket {
                 return Poll::Ready(outcome);
             }
             if claim.register(|| Wakeup::Task(context.waker().clone())) {
+                claim.log.call_service();
                 return Poll::Pending;
             }
         }
@@ -116,14 +159,15 @@ impl Future for PutTicket {
 
 impl OpenClaim {
     fn try_ready(&self) -> Option<Result<Durable, FlushError>> {
-        let flushed = self.durability.flushed();
+        let durability = self.log.durability();
+        let flushed = durability.flushed();
         if flushed >= self.target {
             return Some(Ok(Durable { flushed }));
         }
-        if let Some(failure) = self.durability.failure() {
+        if let Some(failure) = durability.failure() {
             return Some(Err(FlushError::Failed(failure.clone())));
         }
-        if self.durability.clock.monotonic() >= self.deadline {
+        if durability.clock.monotonic() >= self.deadline {
             return Some(Err(FlushError::Timeout {
                 target: self.target,
                 flushed,
@@ -135,9 +179,10 @@ impl OpenClaim {
     /// Enters the list of waiters, or renews the entry. False when there is nothing left to wait
     /// for.
     fn register(&mut self, wakeup: impl FnOnce() -> Wakeup) -> bool {
-        let mut waiters = self.durability.lock_waiters();
+        let durability = self.log.durability();
+        let mut waiters = durability.lock_waiters();
         // Under the lock: `advance` and `fail` set their state before they take it.
-        if self.durability.flushed() >= self.target || self.durability.failure().is_some() {
+        if durability.flushed() >= self.target || durability.failure().is_some() {
             return false;
         }
         let id = self.waiter.unwrap_or_else(|| {
@@ -159,8 +204,13 @@ impl OpenClaim {
 
 impl Drop for OpenClaim {
     fn drop(&mut self) {
+        let durability = self.log.durability();
         if let Some(id) = self.waiter {
-            self.durability.lock_waiters().remove(id);
+            durability.lock_waiters().remove(id);
+        }
+        if durability.flushed() < self.target {
+            // Nobody may be left who would lead for this record, or was just woken to do so.
+            self.log.call_service();
         }
     }
 }
@@ -168,8 +218,8 @@ impl Drop for OpenClaim {
 /// The flushed watermark of one log, its end by failure, and the list of waiters.
 #[derive(Debug)]
 pub(crate) struct Durability {
-    // Written (Release) by the flush service after a successful sync, or by recovery before the
-    // log serves. Read (Acquire) by tickets and readers: everything below it is on the device.
+    // Written (Release) by who has led a commit, after a successful sync, or by recovery before
+    // the log serves. Read (Acquire) by tickets and readers: everything below it is on the device.
     flushed: AtomicU64,
     failure: OnceLock<Failure>,
     waiters: Mutex<Waiters>,
@@ -196,22 +246,26 @@ impl Durability {
         self.failure.get()
     }
 
-    /// A ticket that resolves when the log is flushed up to `target`, or at `deadline`.
-    pub(crate) fn ticket(self: &Arc<Self>, target: u64, deadline: Duration) -> PutTicket {
-        let durability = self.clone();
-        PutTicket {
-            claim: Claim::Open(OpenClaim {
-                durability,
-                target,
-                deadline,
-                waiter: None,
-            }),
-        }
-    }
-
-    /// Moves the watermark up to `flushed` and wakes those whose target it reached.
+    /// Moves the watermark up to `flushed`; [`tell`](Self::tell) says so.
     pub(crate) fn advance(&self, flushed: u64) {
         self.flushed.fetch_max(flushed, Ordering::Release);
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiter_count(&self) -> usize {
+        self.lock_waiters().list.len()
+    }
+
+    /// How many of those who wait it has reached.
+    pub(crate) fn met_count(&self) -> usize {
+        let flushed = self.flushed();
+        self.lock_waiters().met_count(flushed)
+    }
+
+    /// Wakes those whose target the watermark has reached.
+    pub(crate) fn tell(&self) {
+        let flushed = self.flushed();
         self.wake(|waiter| waiter.id.target <= flushed);
     }
 
@@ -231,6 +285,26 @@ impl Durability {
             .list
             .front()
             .map(|waiter| waiter.deadline)
+    }
+
+    /// If `has_work`, which is asked while no waiter comes or goes, wakes the thread that has waited
+    /// for longest, to lead. False when there is work, and no thread or a task before it.
+    pub(crate) fn wake_leader(&self, has_work: impl FnOnce() -> bool) -> bool {
+        let flushed = self.flushed();
+        let mut waiters = self.lock_waiters();
+        if !has_work() {
+            return true;
+        }
+        let met_count = waiters.met_count(flushed);
+        let Some(Wakeup::Thread(first)) = waiters.list.get(met_count).map(|first| &first.wakeup)
+        else {
+            return false;
+        };
+        let first = first.clone();
+        waiters.list.remove(met_count);
+        drop(waiters);
+        first.unpark();
+        true
     }
 
     fn wake(&self, mut is_due: impl FnMut(&Waiter) -> bool) {
@@ -285,7 +359,8 @@ enum Wakeup {
 impl Wakeup {
     fn wake(self) {
         match self {
-            Self::Task(waker) => waker.wake(),
+            // Foreign code: its panic, which the hook has told of, must not keep others waiting.
+            Self::Task(waker) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
             Self::Thread(thread) => thread.unpark(),
         }
     }
@@ -309,6 +384,11 @@ impl Waiters {
         self.list.insert(index, waiter);
     }
 
+    fn met_count(&self, flushed: u64) -> usize {
+        self.list
+            .partition_point(|waiter| waiter.id.target <= flushed)
+    }
+
     fn remove(&mut self, id: WaiterId) {
         if let Ok(index) = self.list.binary_search_by_key(&id, |waiter| waiter.id) {
             self.list.remove(index);
@@ -329,6 +409,28 @@ mod tests {
         Durability::new(0, Arc::new(SystemClock::new()))
     }
 
+    fn ticket(durability: &Arc<Durability>, target: u64, deadline: Duration) -> PutTicket {
+        PutTicket::open(durability.clone(), target, deadline)
+    }
+
+    /// A log whose watermark others move.
+    impl GroupCommit for Durability {
+        fn durability(&self) -> &Durability {
+            self
+        }
+
+        fn lead(&self) -> bool {
+            false
+        }
+
+        fn call_service(&self) {}
+    }
+
+    fn reach(durability: &Durability, flushed: u64) {
+        durability.advance(flushed);
+        durability.tell();
+    }
+
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -341,8 +443,8 @@ mod tests {
     #[test]
     fn a_met_ticket_is_ready_at_once() {
         let durability = durability();
-        durability.advance(10);
-        let ticket = durability.ticket(10, Duration::ZERO);
+        reach(&durability, 10);
+        let ticket = ticket(&durability, 10, Duration::ZERO);
         assert_eq!(
             ticket.try_ready().unwrap().unwrap(),
             Durable { flushed: 10 }
@@ -356,7 +458,7 @@ mod tests {
         let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
         let mut tickets: Vec<PutTicket> = [30, 10, 20, 10]
             .iter()
-            .map(|target| durability.ticket(*target, FAR))
+            .map(|target| ticket(&durability, *target, FAR))
             .collect();
         for (ticket, count) in tickets.iter_mut().zip(&counts) {
             let waker = Waker::from(count.clone());
@@ -366,7 +468,7 @@ mod tests {
                 assert!(poll.is_pending());
             }
         }
-        durability.advance(15);
+        reach(&durability, 15);
         let woken = |counts: &[Arc<Count>]| -> Vec<usize> {
             counts
                 .iter()
@@ -376,7 +478,7 @@ mod tests {
         assert_eq!(woken(&counts), [0, 1, 0, 1]);
         // A dropped ticket leaves the list.
         drop(tickets.remove(2));
-        durability.advance(40);
+        reach(&durability, 40);
         assert_eq!(woken(&counts), [1, 1, 0, 1]);
         assert!(durability.lock_waiters().list.is_empty());
         for ticket in tickets {
@@ -385,16 +487,38 @@ mod tests {
     }
 
     #[test]
+    fn a_waker_that_panics_keeps_nobody_waiting() {
+        struct Bad;
+
+        impl Wake for Bad {
+            fn wake(self: Arc<Self>) {
+                panic!("a bad waker");
+            }
+        }
+
+        let durability = durability();
+        let count = Arc::new(Count::default());
+        let (bad, good) = (Waker::from(Arc::new(Bad)), Waker::from(count.clone()));
+        let mut tickets = [10, 20].map(|target| ticket(&durability, target, FAR));
+        for (ticket, waker) in tickets.iter_mut().zip([bad, good]) {
+            let poll = Pin::new(ticket).poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+        }
+        reach(&durability, 20);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
     fn a_thread_waits_until_the_watermark_has_come() {
         let durability = durability();
         let waiters: Vec<_> = (1..=8)
             .map(|target| {
-                let ticket = durability.ticket(target * 10, FAR);
+                let ticket = ticket(&durability, target * 10, FAR);
                 std::thread::spawn(move || ticket.wait().unwrap().flushed)
             })
             .collect();
         for flushed in 1..=80 {
-            durability.advance(flushed);
+            reach(&durability, flushed);
         }
         for (index, waiter) in waiters.into_iter().enumerate() {
             assert!(waiter.join().unwrap() >= (index as u64 + 1) * 10);
@@ -404,7 +528,7 @@ mod tests {
     #[test]
     fn a_passed_deadline_is_a_timeout_and_not_a_failure() {
         let durability = durability();
-        let outcome = durability.ticket(10, Duration::ZERO).wait();
+        let outcome = ticket(&durability, 10, Duration::ZERO).wait();
         assert!(matches!(
             outcome,
             Err(FlushError::Timeout {
@@ -418,7 +542,7 @@ mod tests {
     fn the_watcher_wakes_tasks_at_their_deadline() {
         let durability = durability();
         let count = Arc::new(Count::default());
-        let mut ticket = durability.ticket(10, FAR);
+        let mut ticket = ticket(&durability, 10, FAR);
         let waker = Waker::from(count.clone());
         assert!(
             Pin::new(&mut ticket)

@@ -66,6 +66,11 @@ impl EventCount {
         fence(Ordering::SeqCst);
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.has_sleepers.load(Ordering::SeqCst)
+    }
+
     /// Sleeps until `ready` or until `timeout` has passed; says whether it is ready.
     pub(crate) fn wait(&self, timeout: Duration, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {

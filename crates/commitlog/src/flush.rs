@@ -101,7 +101,7 @@ impl TimedFlush {
 fn sync<I: Io>(core: &Core<I>, policy: FlushPolicy) -> Result<(), Failure> {
     match core.queue.flush(policy) {
         Ok(flushed) => {
-            core.advance(flushed);
+            core.durability.advance(flushed);
             Ok(())
         }
         Err(error) => Err(core.fail(Failure::new(error))),

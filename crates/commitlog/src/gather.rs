@@ -3,7 +3,7 @@
 //! Appenders add bytes and take offsets; the [`Committer`] writes all that wait in one call and
 //! publishes. In sync mode it syncs in between, and resolves the tickets. There is no timer then:
 //! the first record of an idle log is written at once, and the next group forms while that sync
-//! runs. In staged mode it has a timer ([`crate::stage`]), and the flush service syncs later.
+//! runs, and in the moment that [`Rally`] gives it. In staged mode it has a timer ([`crate::stage`]), and the flush service syncs later.
 //!
 //! Offsets are handed out before the write, so nothing may fail between the two for any reason
 //! but a broken device: records are let in only where blocks are allocated already. Allocating
@@ -260,7 +260,59 @@ pub(crate) struct Committer<I: Io> {
     reserved_end: u64,
     /// Whether each write is synced before anybody sees it.
     is_syncing: bool,
+    /// Who waits a moment for others who are about to append.
+    rally: Rally,
 }
+
+/// Those who were waiting for a sync come back at nearly the same time when it is over. Who comes
+/// first and leads the next one waits a moment for the others: else it would sync one record alone,
+/// and the others wait for two syncs.
+#[derive(Debug, Default)]
+struct Rally {
+    /// Records that are expected.
+    expected: usize,
+    /// How many of the next groups go without.
+    pause: u32,
+    /// What `pause` was last: twice as many each time that they have not come.
+    last_pause: u32,
+}
+
+impl Rally {
+    /// Gives the others a moment to come back.
+    fn wait<I: Io>(&mut self, core: &Core<I>) {
+        let is_complete = || core.gathered_count.load(Ordering::Relaxed) >= self.expected;
+        if is_complete() {
+            return;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return;
+        }
+        // Each of them has to be woken, and to append.
+        let count = u32::try_from(self.expected).unwrap_or(u32::MAX);
+        let most = RALLY_EACH.saturating_mul(count).saturating_add(RALLY_BASE);
+        let start = Instant::now();
+        while !is_complete() {
+            if start.elapsed() >= most.min(RALLY_MAX) {
+                self.last_pause = (self.last_pause * 2).clamp(1, RALLY_PAUSE_MAX);
+                self.pause = self.last_pause;
+                return;
+            }
+            std::thread::yield_now();
+        }
+        self.last_pause = 0;
+    }
+}
+
+/// How long the leader of a group commit waits for others, apart from what follows: a third of a
+/// sync.
+const RALLY_BASE: Duration = Duration::from_micros(30);
+/// And for each of them.
+const RALLY_EACH: Duration = Duration::from_micros(2);
+/// How long for all of them, at most.
+const RALLY_MAX: Duration = Duration::from_micros(500);
+/// So many groups go without at most when the others have not come.
+const RALLY_PAUSE_MAX: u32 = 64;
 
 /// Why a batch was not committed.
 #[derive(Debug)]
@@ -290,11 +342,22 @@ impl<I: Io> Committer<I> {
             batch,
             reserved_end,
             is_syncing,
+            rally: Rally::default(),
         }
     }
 
     pub(crate) fn into_writer(self) -> SegmentWriter<I> {
         self.writer
+    }
+
+    /// As [`Committer::step`], on the thread of an appender who waits for it.
+    pub(crate) fn lead(&mut self, core: &Core<I>) -> Next {
+        self.rally.wait(core);
+        let next = self.step(core);
+        // They, this thread, and who has come meanwhile.
+        let released = core.durability.met_count() + 1;
+        self.rally.expected = released + core.gathered_count.load(Ordering::Relaxed);
+        next
     }
 
     /// Writes what waits and does what appenders ask for.
@@ -334,7 +397,7 @@ impl<I: Io> Committer<I> {
             }
             self.batch.clear();
             if self.is_syncing {
-                core.advance(core.queue.flushed());
+                core.durability.advance(core.queue.flushed());
             } else {
                 core.arrivals.notify();
             }
@@ -405,6 +468,7 @@ impl<I: Io> Committer<I> {
         if self.batch.is_empty() {
             std::mem::swap(&mut gathered.waiting, &mut self.batch);
             gathered.set_worth();
+            core.gathered_count.store(0, Ordering::Relaxed);
         }
         gathered.in_flight = self.batch.len();
         core.has_work.store(gathered.is_due(), Ordering::Relaxed);
@@ -457,7 +521,7 @@ impl<I: Io> Committer<I> {
     fn roll(&mut self, core: &Core<I>) -> Result<(), QueueError> {
         end_segment(&mut self.writer)?;
         if self.is_syncing {
-            core.advance(core.queue.flush(FlushPolicy::All)?);
+            core.durability.advance(core.queue.flush(FlushPolicy::All)?);
         }
         self.writer.roll()?;
         self.reserve(core.options.allocate_step)

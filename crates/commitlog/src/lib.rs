@@ -101,6 +101,7 @@ mod flush;
 mod gather;
 mod hole;
 mod known;
+mod lead;
 mod log;
 mod options;
 mod quarantine;

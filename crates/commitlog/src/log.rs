@@ -33,7 +33,7 @@ const SIZE_LEN: usize = 4;
 /// [`Opening::recover`]: crate::Opening::recover
 #[derive(Debug)]
 pub struct CommitLog<I: Io = OsIo> {
-    core: Arc<Core<I>>,
+    pub(crate) core: Arc<Core<I>>,
 }
 
 impl<I: Io> Clone for CommitLog<I> {

@@ -24,6 +24,8 @@ pub(crate) struct Prepared<I: Io> {
     pub(crate) appender: Appender<I::Map>,
     /// Position up to which its pages were warmed up.
     pub(crate) warmed: u64,
+    /// Position up to which its blocks were written.
+    pub(crate) initialised: u64,
 }
 
 /// The meeting place of the writer and those who prepare segments for it.

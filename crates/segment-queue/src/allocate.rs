@@ -214,6 +214,9 @@ impl<I: Io> Preallocator<I> {
             .unless_panicked(|| warm_piece(&mut prepared, from, to, how));
         if warmed.is_ok() {
             prepared.warmed = to;
+            if how == WarmUp::Zeros {
+                prepared.initialised = to;
+            }
         }
         busy.put(prepared);
         warmed.map(|()| to - from)
@@ -275,6 +278,7 @@ impl<I: Io> SegmentQueue<I> {
             file,
             appender,
             warmed: 0,
+            initialised: 0,
         })
     }
 
