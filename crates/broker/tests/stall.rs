@@ -298,5 +298,78 @@ fn nobody_vouches_for_what_another_thread_is_about_to_sync() {
 }
 
 fn message(queue_id: i32) -> Message<'static> {
-    Message::new("Topic", queue_id, b"body")
+    Message {
+        topic: "Topic",
+        queue_id,
+        flag: 0,
+        sys_flag: Default::default(),
+        born_timestamp_ms: 1,
+        born_host: ([127, 0, 0, 1], 1).into(),
+        store_host: ([127, 0, 0, 1], 2).into(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: b"body",
+        properties: b"",
+    }
+}
+
+/// Sends of 512 KiB: two buffers of 4 MiB take fewer.
+const MORE_THAN_FIT: usize = 20;
+
+/// With the pool on, a send for which no buffer is free waits for the commit; or is refused at once and
+/// says which setting bounds it, if that is wanted. Either goes on when the device does.
+#[test]
+fn without_a_free_buffer_sends_wait_or_are_refused_as_busy() {
+    let _alone = alone();
+    for is_fast_failing in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let running = run(dir.path(), |config| {
+            config.store.stage = true;
+            config.store.stage_buffer_count = 2;
+            config.store.stage_fast_fail = is_fast_failing;
+        });
+        let mut producer = running.connect();
+        producer.receive_success();
+        let mut held = Some(arm("mmap_core.write", Action::Hold, None));
+        let body = vec![7; 512 * 1024];
+        let request = send("Topic", &body);
+        if is_fast_failing {
+            let mut answers = (0..MORE_THAN_FIT).map(|_| {
+                producer.post(&request);
+                producer.receive()
+            });
+            let refused = answers.find(|answer| answer.response_code() != ResponseCode::SUCCESS);
+            let refused = refused.expect("more was taken than there is room for");
+            assert_eq!(refused.response_code(), ResponseCode::SYSTEM_BUSY);
+            let remark = refused.remark.unwrap();
+            assert!(remark.contains("stage.buffer_count"), "{remark}");
+        } else {
+            let mut socket = producer.socket.try_clone().unwrap();
+            let requests = frame(&request).repeat(MORE_THAN_FIT);
+            let writing = std::thread::spawn(move || socket.write_all(&requests).unwrap());
+            let soon = Some(Duration::from_millis(300));
+            producer.socket.set_read_timeout(soon).unwrap();
+            let mut waiting = MORE_THAN_FIT;
+            while producer.socket.peek(&mut [0]).is_ok() {
+                producer.receive_success();
+                waiting -= 1;
+            }
+            assert!(waiting > 0, "more was taken than there is room for");
+            producer.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            drop(held.take());
+            (0..waiting).for_each(|_| producer.receive_success());
+            writing.join().unwrap();
+        }
+        drop(held);
+        let deadline = Instant::now() + PATIENCE;
+        while {
+            producer.post(&send("Topic", b"goes on"));
+            producer.receive().response_code() != ResponseCode::SUCCESS
+        } {
+            assert!(Instant::now() < deadline, "still refused");
+        }
+        producer.send_some(b"goes on");
+        drop(producer);
+        running.stop();
+    }
 }

@@ -16,20 +16,23 @@
 //! | 38 | i32 | compacted offset, -1 when unset |
 //! | 42 | i32 | reserved, 0 |
 //!
-//! Such queues are few: their files stay open once they are used.
+//! Such queues are few: their files stay open once they are used. They are read by `pread`; mapped is
+//! the last file of those that are put to, until nothing has been put for a while
+//! ([`BatchQueue::step_unmap`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use mmap_core::{Advice, Io, OsIo};
 use segment_queue::{
-    AppendError, DamagePolicy, FlushPolicy, NameSync, SegmentQueue, SegmentQueueOptions,
+    AppendError, DamagePolicy, FlushPolicy, MapBudget, NameSync, SegmentQueue, SegmentQueueOptions,
     SegmentWriter, Trimmed,
 };
 
 use crate::error::ConsumeQueueError;
 use crate::hot::{lock, read, write};
-use crate::options::OpenPolicy;
+use crate::options::{BatchQueueOptions, OpenPolicy};
 use crate::queue::PutOutcome;
 use crate::queue::remove_segments;
 use crate::search::Boundary;
@@ -128,16 +131,26 @@ struct Ends {
 pub struct BatchQueue<I: Io = OsIo> {
     io: I,
     dir: Box<Path>,
+    options: BatchQueueOptions,
     queue: Arc<SegmentQueue<I>>,
-    writer: Mutex<SegmentWriter<I>>,
+    writer: Mutex<Writer<I>>,
     ends: RwLock<Ends>,
     /// The files were not whole when it was opened, and are gone.
     was_damaged: bool,
 }
 
+/// The one writer of a queue, and whether it is at rest.
+#[derive(Debug)]
+struct Writer<I: Io> {
+    segments: SegmentWriter<I>,
+    /// Since the last step.
+    was_put_to: bool,
+    /// The step since which nothing was put.
+    rests_since: Duration,
+}
+
 impl<I: Io> BatchQueue<I> {
-    /// Opens the queue in `dir`, which need not exist, with files of `file_len` bytes, a multiple of
-    /// 46.
+    /// Opens the queue in `dir`, which need not exist.
     ///
     /// # Errors
     /// [`ConsumeQueueError::Options`]; [`ConsumeQueueError::Queue`] when the files have another
@@ -145,23 +158,23 @@ impl<I: Io> BatchQueue<I> {
     pub fn open(
         io: I,
         dir: &Path,
-        file_len: u64,
+        options: &BatchQueueOptions,
         policy: OpenPolicy,
     ) -> Result<Self, ConsumeQueueError> {
-        if file_len == 0 || !file_len.is_multiple_of(ENTRY_LEN) {
+        if options.file_len == 0 || !options.file_len.is_multiple_of(ENTRY_LEN) {
             return Err(ConsumeQueueError::Options {
                 name: "batch file_len",
-                value: file_len,
+                value: options.file_len,
                 expected: "must be a multiple of 46 bytes above 0",
             });
         }
-        let options = segments(dir, file_len, policy);
+        let files = segments(dir, options, policy);
         let mut was_damaged = false;
-        let opened = match SegmentQueue::open(io.clone(), &options).map_err(Into::into) {
+        let opened = match SegmentQueue::open(io.clone(), &files).map_err(Into::into) {
             Err(error @ ConsumeQueueError::Queue(_)) if error.is_broken() || error.is_short() => {
                 was_damaged = true;
                 remove_segments(&io, dir)?;
-                SegmentQueue::open(io.clone(), &options)?
+                SegmentQueue::open(io.clone(), &files)?
             }
             opened => opened?,
         };
@@ -177,8 +190,13 @@ impl<I: Io> BatchQueue<I> {
         Ok(Self {
             io,
             dir: dir.into(),
+            options: options.clone(),
             queue,
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Writer {
+                segments: writer,
+                was_put_to: true,
+                rests_since: Duration::ZERO,
+            }),
             ends: RwLock::new(found.ends),
             was_damaged,
         })
@@ -222,6 +240,8 @@ impl<I: Io> BatchQueue<I> {
             }
         }
         let bytes = entry.encode();
+        writer.was_put_to = true;
+        let writer = &mut writer.segments;
         loop {
             match writer.append(&[&bytes]) {
                 Ok(_) => break,
@@ -309,9 +329,9 @@ impl<I: Io> BatchQueue<I> {
         if end < ends.end {
             let flushed = self.queue.flushed();
             let mut writer = lock(&self.writer);
-            writer.truncate(end)?;
+            writer.segments.truncate(end)?;
             // Of the file that was cut all is durable now, of those before it perhaps not.
-            writer.mark_unflushed(flushed);
+            writer.segments.mark_unflushed(flushed);
             drop(writer);
             let last = match end > self.queue.min_offset() {
                 true => Some(self.entry_at(end - ENTRY_LEN)?),
@@ -370,12 +390,31 @@ impl<I: Io> BatchQueue<I> {
         self.queue.flushed() >= self.queue.published()
     }
 
+    /// Unmaps the files that nothing is put to: the last one when nothing was for
+    /// [`unmap_after`](BatchQueueOptions::unmap_after), or where more is mapped than the
+    /// [`budget`](BatchQueueOptions::budget) allows since the last step; the next put maps it again.
+    /// To be called now and then; `now` is of any clock that never runs backwards.
+    pub fn step_unmap(&self, now: Duration) {
+        self.queue.step_unmap(now, &[]);
+        let mut writer = lock(&self.writer);
+        if std::mem::take(&mut writer.was_put_to) {
+            writer.rests_since = now;
+            return;
+        }
+        let rest = now.saturating_sub(writer.rests_since);
+        let is_long = self.options.unmap_after.is_some_and(|age| rest >= age);
+        let budget = self.options.budget.as_ref();
+        if is_long || budget.is_some_and(MapBudget::is_exceeded) {
+            writer.segments.park();
+        }
+    }
+
     /// Removes all entries and files, to put everything again.
     ///
     /// # Errors
     /// Those of removing files.
     pub fn clear(&self) -> Result<(), ConsumeQueueError> {
-        lock(&self.writer).reset(0)?;
+        lock(&self.writer).segments.reset(0)?;
         *write(&self.ends) = Ends::EMPTY;
         Ok(())
     }
@@ -551,7 +590,7 @@ fn scan_from<I: Io>(
     Ok((offset, last, false))
 }
 
-fn segments(dir: &Path, file_len: u64, policy: OpenPolicy) -> SegmentQueueOptions {
+fn segments(dir: &Path, options: &BatchQueueOptions, policy: OpenPolicy) -> SegmentQueueOptions {
     SegmentQueueOptions {
         allocate_step: ALLOCATE_STEP,
         damage: match policy {
@@ -560,7 +599,9 @@ fn segments(dir: &Path, file_len: u64, policy: OpenPolicy) -> SegmentQueueOption
         },
         name_sync: NameSync::WithFlush,
         advice: Advice::Random,
-        ..SegmentQueueOptions::new(dir, file_len)
+        budget: options.budget.clone(),
+        unmap_after: options.unmap_after,
+        ..SegmentQueueOptions::new(dir, options.file_len)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use mmap_core::{FileKind, Io, OsIo};
 use segment_queue::Trimmed;
@@ -10,7 +11,7 @@ use segment_queue::Trimmed;
 use crate::batch::BatchQueue;
 use crate::error::ConsumeQueueError;
 use crate::hot::{lock, read, write};
-use crate::options::OpenPolicy;
+use crate::options::{BatchQueueOptions, OpenPolicy};
 use crate::set::{check_name, list, queue_id_of};
 
 /// The batch queues of all topics that have some.
@@ -20,7 +21,7 @@ use crate::set::{check_name, list, queue_id_of};
 pub struct BatchQueueSet<I: Io = OsIo> {
     io: I,
     root: PathBuf,
-    file_len: u64,
+    options: BatchQueueOptions,
     queues: RwLock<BTreeMap<String, Queues<I>>>,
     /// Held while queues come and go.
     changing: Mutex<()>,
@@ -37,7 +38,7 @@ impl<I: Io> BatchQueueSet<I> {
     pub fn open(
         io: I,
         root: &Path,
-        file_len: u64,
+        options: BatchQueueOptions,
         policy: OpenPolicy,
     ) -> Result<Self, ConsumeQueueError> {
         let mut topics = BTreeMap::new();
@@ -54,7 +55,7 @@ impl<I: Io> BatchQueueSet<I> {
             for entry in list(&io, &topic_dir)? {
                 if let Some(queue_id) = queue_id_of(&entry) {
                     let dir = topic_dir.join(&entry.name);
-                    let queue = BatchQueue::open(io.clone(), &dir, file_len, policy)?;
+                    let queue = BatchQueue::open(io.clone(), &dir, &options, policy)?;
                     queues.insert(queue_id, Arc::new(queue));
                 }
             }
@@ -63,7 +64,7 @@ impl<I: Io> BatchQueueSet<I> {
         Ok(Self {
             io,
             root: root.to_owned(),
-            file_len,
+            options,
             queues: RwLock::new(topics),
             changing: Mutex::new(()),
         })
@@ -113,7 +114,7 @@ impl<I: Io> BatchQueueSet<I> {
         let queue = Arc::new(BatchQueue::open(
             io,
             &dir,
-            self.file_len,
+            &self.options,
             OpenPolicy::Clean,
         )?);
         let mut queues = write(&self.queues);
@@ -169,6 +170,13 @@ impl<I: Io> BatchQueueSet<I> {
             queue.flush()?;
         }
         Ok(())
+    }
+
+    /// Unmaps the files that nothing is put to; see [`BatchQueue::step_unmap`].
+    pub fn step_unmap(&self, now: Duration) {
+        for (_, _, queue) in self.queues() {
+            queue.step_unmap(now);
+        }
     }
 
     /// Trims every queue; see [`BatchQueue::trim`].

@@ -64,7 +64,7 @@ pub use batch_set::BatchQueueSet;
 pub use entry::{ENTRY_LEN, EXTENSION_ADDRESS_MAX, Entry};
 pub use error::ConsumeQueueError;
 pub use extension::{ExtensionUnit, UNIT_LEN_MIN};
-pub use options::{ConsumeQueueOptions, ExtensionOptions, OpenPolicy};
+pub use options::{BatchQueueOptions, ConsumeQueueOptions, ExtensionOptions, OpenPolicy};
 pub use queue::{ConsumeQueue, PutOutcome};
 pub use read::{Entries, EntryIter};
 pub use recover::Doubt;

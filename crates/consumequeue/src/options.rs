@@ -32,6 +32,34 @@ pub struct ConsumeQueueOptions {
     pub extensions: Option<ExtensionOptions>,
 }
 
+/// Shape and limits of batch queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchQueueOptions {
+    /// Length of a file in bytes, a multiple of 46; part of the format.
+    /// Default: [`DEFAULT_BATCH_FILE_LEN`](crate::DEFAULT_BATCH_FILE_LEN).
+    pub file_len: u64,
+    /// Bytes that may be mapped at a time, together with other queues. Default: none, no bound.
+    pub budget: Option<MapBudget>,
+    /// How long a file that nothing is put to stays mapped, by the steps of
+    /// [`BatchQueueSet::step_unmap`](crate::BatchQueueSet::step_unmap). Default: none, for good.
+    pub unmap_after: Option<Duration>,
+}
+
+impl BatchQueueOptions {
+    /// RocketMQ's file length, and no limits.
+    pub const DEFAULT: Self = Self {
+        file_len: crate::batch::DEFAULT_BATCH_FILE_LEN,
+        budget: None,
+        unmap_after: None,
+    };
+}
+
+impl Default for BatchQueueOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// Extension files (RocketMQ 5.3.3 `ConsumeQueueExt`). Entries that refer to them are read whether
 /// or not new ones are written.
 #[derive(Clone, Debug, PartialEq, Eq)]

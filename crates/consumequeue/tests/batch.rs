@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use consumequeue::{
-    BATCH_ENTRY_LEN, BatchEntry, BatchQueue, BatchQueueSet, Boundary, OpenPolicy, PutOutcome,
+    BATCH_ENTRY_LEN, BatchEntry, BatchQueue, BatchQueueOptions, BatchQueueSet, Boundary,
+    OpenPolicy, PutOutcome,
 };
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
 use proptest::prelude::*;
+use segment_queue::MapBudget;
 
 const FILE_LEN: u64 = 5 * BATCH_ENTRY_LEN as u64;
 
@@ -21,6 +24,7 @@ enum Step {
     PutAgain,
     Flush,
     WriteBack,
+    Unmap,
     /// Cuts this many records off.
     Truncate {
         count: usize,
@@ -46,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PutAgain),
         2 => Just(Step::Flush),
         1 => Just(Step::WriteBack),
+        1 => Just(Step::Unmap),
         1 => (1..4usize).prop_map(|count| Step::Truncate { count }),
         1 => (1..8usize).prop_map(|count| Step::Trim { count }),
         1 => Just(Step::Reopen),
@@ -65,8 +70,27 @@ struct Pair {
     flushed: i64,
 }
 
+fn options() -> BatchQueueOptions {
+    BatchQueueOptions {
+        file_len: FILE_LEN,
+        unmap_after: Some(Duration::ZERO),
+        ..BatchQueueOptions::DEFAULT
+    }
+}
+
 fn open(io: &SimIo, policy: OpenPolicy) -> BatchQueue<SimIo> {
-    BatchQueue::open(io.clone(), Path::new("/bcq/T/0"), FILE_LEN, policy).unwrap()
+    BatchQueue::open(io.clone(), Path::new("/bcq/T/0"), &options(), policy).unwrap()
+}
+
+fn entry(base: i64) -> BatchEntry {
+    BatchEntry {
+        physical_offset: base * 100,
+        size: 100,
+        tags_code: 0,
+        store_timestamp_ms: 1,
+        base,
+        count: 1,
+    }
 }
 
 impl Pair {
@@ -96,6 +120,11 @@ impl Pair {
                 self.flushed = self.log_end;
             }
             Step::WriteBack => self.io.writeback(),
+            Step::Unmap => {
+                // The first one finds that something was put.
+                self.queue.step_unmap(Duration::ZERO);
+                self.queue.step_unmap(Duration::ZERO);
+            }
             Step::Truncate { count } => {
                 // Never the last live record: what lies before it may be gone.
                 let kept = self.live.len().saturating_sub(count).max(1);
@@ -199,15 +228,7 @@ proptest! {
 fn a_deleted_topic_leaves_no_files_and_begins_anew() {
     let io = SimIo::new(1);
     let root = Path::new("/store/batchconsumequeue");
-    let open = || BatchQueueSet::open(io.clone(), root, FILE_LEN, OpenPolicy::Clean).unwrap();
-    let entry = |base| BatchEntry {
-        physical_offset: base * 100,
-        size: 100,
-        tags_code: 0,
-        store_timestamp_ms: 1,
-        base,
-        count: 1,
-    };
+    let open = || BatchQueueSet::open(io.clone(), root, options(), OpenPolicy::Clean).unwrap();
     let set = open();
     for queue_id in [0, 2] {
         let queue = set.find_or_create("Gone", queue_id).unwrap();
@@ -235,6 +256,61 @@ fn a_deleted_topic_leaves_no_files_and_begins_anew() {
     let set = open();
     assert_eq!(set.find("Gone", 0).unwrap().max_index(), 1);
     assert_eq!(set.find("Kept", 0).unwrap().max_index(), 1);
+}
+
+#[test]
+fn what_batch_queues_map_counts_and_goes_when_nothing_is_put() {
+    let (io, budget) = (SimIo::new(1), MapBudget::new(2 * FILE_LEN));
+    let age = Duration::from_secs(60);
+    let options = BatchQueueOptions {
+        file_len: FILE_LEN,
+        budget: Some(budget.clone()),
+        unmap_after: Some(age),
+    };
+    let root = Path::new("/store/batchconsumequeue");
+    let set = BatchQueueSet::open(io, root, options, OpenPolicy::Clean).unwrap();
+    let mut now = Duration::from_secs(1_000);
+    let mut step = |after| {
+        now += after;
+        set.step_unmap(now);
+    };
+    // Some files each, of which the last one is mapped.
+    let mut put = 0;
+    let mut put_all = |queue_count, until| {
+        for base in put..until {
+            for queue_id in 0..queue_count {
+                let queue = set.find_or_create("T", queue_id).unwrap();
+                assert_eq!(queue.put(entry(base)).unwrap(), PutOutcome::Appended);
+            }
+        }
+        put = until;
+    };
+    put_all(5, 12);
+    step(Duration::ZERO);
+    assert_eq!(budget.mapped_len(), 5 * FILE_LEN, "all are in use");
+    step(Duration::from_secs(1));
+    assert_eq!(
+        budget.mapped_len(),
+        2 * FILE_LEN,
+        "no more than the budget allows"
+    );
+    step(age / 2);
+    assert_eq!(
+        budget.mapped_len(),
+        2 * FILE_LEN,
+        "they may stay for a while"
+    );
+    step(age);
+    assert_eq!(budget.mapped_len(), 0, "nothing was put for long");
+
+    put_all(1, 14);
+    step(age);
+    assert_eq!(budget.mapped_len(), FILE_LEN, "it was put to since");
+    let queue = set.find("T", 0).unwrap();
+    let indexes: Vec<_> = queue.entries(0, 100).unwrap();
+    assert_eq!(indexes, (0..14).map(entry).collect::<Vec<_>>());
+    queue.flush().unwrap();
+    assert!(queue.is_flushed());
 }
 
 /// Found by review: with such a first entry a search by time ended in a panic.

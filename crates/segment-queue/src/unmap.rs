@@ -67,7 +67,8 @@ impl MapBudget {
         self.0.mapped_len.fetch_sub(len, Ordering::Relaxed);
     }
 
-    fn is_exceeded(&self) -> bool {
+    /// Whether that is more than may be.
+    pub fn is_exceeded(&self) -> bool {
         self.mapped_len() > self.0.len_max
     }
 }

@@ -159,6 +159,7 @@ impl<I: Io> Core<I> {
     pub(crate) fn step_unmap(&self) {
         let now = self.clock.monotonic();
         self.dispatcher.queues.set().step_unmap(now);
+        self.dispatcher.batches.set.step_unmap(now);
         self.log
             .segments()
             .step_unmap(now, &[self.log.min_offset()]);

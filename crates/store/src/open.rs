@@ -263,7 +263,7 @@ impl<I: Io> Derived<I> {
         let batches = BatchQueueSet::open(
             io.clone(),
             &options.batch_queue_dir(),
-            options.batch_queue_file_len,
+            options.batch_queues(budget),
             queue_policy,
         )?;
         let batches = Batches::new(batches, options.batch_topics.clone());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use commitlog::{CommitLogOptions, FlushMode, LogWarmUp};
-use consumequeue::{ConsumeQueueOptions, ExtensionOptions};
+use consumequeue::{BatchQueueOptions, ConsumeQueueOptions, ExtensionOptions};
 use indexfile::IndexOptions;
 use message::Limits;
 use mmap_core::Advice;
@@ -149,6 +149,14 @@ impl StoreOptions {
                 is_written: self.writes_extensions,
             }),
             ..ConsumeQueueOptions::with_file_len(self.queue_file_len)
+        }
+    }
+
+    pub(crate) fn batch_queues(&self, budget: Option<&MapBudget>) -> BatchQueueOptions {
+        BatchQueueOptions {
+            file_len: self.batch_queue_file_len,
+            budget: budget.cloned(),
+            unmap_after: self.unmap_after,
         }
     }
 

@@ -81,7 +81,7 @@ const HELD_SMALL: &str = "the same bytes, held, in the caches";
 /// Messages of which a fourth, which is what one reader goes through, fits into a processor's caches.
 const SMALL: &str = "20000";
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     row(COPY, &["copy"], Amount::Messages, None),
     row(
         "put, without sync, 1 thread",
@@ -98,6 +98,12 @@ const ROWS: [Row; 15] = [
     row(
         "put, as shipped, 1 thread",
         &["put"],
+        Amount::Messages,
+        Some(COPY),
+    ),
+    row(
+        "put, staged, 1 thread",
+        &["put", "--syncs", "staged"],
         Amount::Messages,
         Some(COPY),
     ),
