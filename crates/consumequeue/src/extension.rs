@@ -498,7 +498,7 @@ fn scan_end<I: Io>(queue: &SegmentQueue<I>) -> Result<u64, ConsumeQueueError> {
     Ok(offset)
 }
 
-/// Syncs files that are not open: nobody puts to them, so whatever is due is due now.
+/// Syncs files that are not open: few puts go to them, so whatever is due is due now.
 pub(crate) fn sync_closed<I: Io>(
     shared: &Shared<I>,
     dir: &Path,

@@ -3,7 +3,8 @@
 //! A queue at rest is a few numbers in memory. One that is put to or read from opens its files and
 //! enters the ring; when the ring is too long, the queue that was not used for longest is closed
 //! (by the clock rule: one bit of use per queue, cleared as the hand passes). Nothing is synced
-//! then: what was put is in the page cache, and a flush opens the file again.
+//! then: what was put is in the page cache, and a flush opens the file again. While the ring is
+//! full, most puts to closed queues leave them so (`queue/aside.rs`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -84,6 +85,11 @@ impl<I: Io> Shared<I> {
     /// The queues in the ring.
     pub(crate) fn hot_queues(&self) -> Vec<Arc<ConsumeQueue<I>>> {
         lock(&self.ring).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether a queue that opens its files closes another's.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.ring).len() >= self.options.hot_queue_count_max
     }
 
     /// Count of queues in the ring; for tests and gauges.

@@ -2,7 +2,7 @@
 //! they are needed.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::read::{Entries, read_pages};
 use crate::recover::{Bounds, Doubt};
 use crate::search::{entry_at, last_where};
 
+mod aside;
 mod ends;
 
 pub(crate) use ends::remove_segments;
@@ -66,6 +67,8 @@ pub struct ConsumeQueue<I: Io = OsIo> {
     dirty: AtomicBool,
     /// Its files are gone for good. Set under `writer`.
     deleted: AtomicBool,
+    /// Puts while its files were closed. Written under `writer`.
+    aside_count: AtomicU32,
     /// There while the files are open, and only then.
     readers: RwLock<Option<Arc<SegmentQueue<I>>>>,
     pub(crate) writer: Mutex<Files<I>>,
@@ -170,6 +173,7 @@ impl<I: Io> ConsumeQueue<I> {
             used: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
+            aside_count: AtomicU32::new(0),
             readers: RwLock::new(None),
             writer: Mutex::new(None),
             extension: OnceLock::new(),
@@ -496,7 +500,7 @@ impl<I: Io> ConsumeQueue<I> {
             return Ok(flushed);
         }
         self.shared.sync_dirs()?;
-        // Closed to make room: nobody puts to it, so whatever is due is due now.
+        // Closed to make room. What is put meanwhile is in the file before it is below the end.
         let max_index = self.max_index();
         let due = index_to_offset(self.flushed_index())..index_to_offset(max_index);
         sync_closed(&self.shared, &self.dir, due, self.shared.options.file_len)?;
@@ -562,6 +566,9 @@ impl<I: Io> ConsumeQueue<I> {
         bytes: &[u8],
     ) -> Result<(), ConsumeQueueError> {
         debug_assert!(bytes.len().is_multiple_of(ENTRY_LEN));
+        if files.is_none() && self.append_aside(bytes)? {
+            return Ok(());
+        }
         let writer = self.open_files(files)?;
         match writer.append(&[bytes]) {
             Ok(_) => return Ok(()),

@@ -130,6 +130,42 @@ fn few_queues_have_files_open_and_all_work() {
 }
 
 #[test]
+fn puts_to_a_closed_queue_seldom_open_it() {
+    let root = tempfile::tempdir().unwrap();
+    let set = ConsumeQueueSet::open(
+        OsIo,
+        root.path(),
+        ConsumeQueueOptions {
+            hot_queue_count_max: 1,
+            ..ConsumeQueueOptions::DEFAULT
+        },
+        OpenPolicy::Clean,
+    )
+    .unwrap()
+    .0;
+    let queues = [0, 1].map(|id| set.find_or_create("T", id).unwrap());
+    let is_open = |queue: usize| queues[queue].entries_in_memory(0, 1).is_ok();
+    queues[0].put(0, entry(0)).unwrap();
+    queues[1].put(0, entry(0)).unwrap();
+    assert!(!is_open(0) && is_open(1), "there is room for one");
+    let mut opened = 0;
+    for index in 1..100 {
+        // The other one is in use.
+        assert!(is_open(1) || is_open(0));
+        queues[0].put(index, entry(index)).unwrap();
+        if is_open(0) {
+            opened += 1;
+            queues[1].entries(0, 1).unwrap();
+        }
+    }
+    assert!((1..=10).contains(&opened), "{opened} times");
+    assert!(set.flush(FlushPolicy::All).unwrap());
+    let found = queues[0].entries(0, 100).unwrap().unwrap();
+    let expected = (0..100).map(|index| (index, entry(index)));
+    assert!(found.iter().eq(expected));
+}
+
+#[test]
 fn a_deleted_topic_leaves_nothing_but_what_is_read() {
     let root = tempfile::tempdir().unwrap();
     let set = open(&OsIo, root.path(), 8);

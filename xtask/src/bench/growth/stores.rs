@@ -13,11 +13,15 @@ use crate::bench::memory;
 
 const PUT: Column = Column::spread("put ns");
 const GET: Column = Column::spread("get ns");
+const GET_NEAR: Column = Column::spread("get near the end ns");
 const PUT_GROWTH: Column = Column::median("put, over the first");
 const GET_GROWTH: Column = Column::median("get, over the first");
+const NEAR_GROWTH: Column = Column::median("get near the end, over the first");
 const PUTS: u64 = 10_000;
 const GETS: u64 = 2_000;
 const READ_COUNT: usize = 32;
+/// Messages that are near the end of a store: as many as the smallest one has.
+const NEAR_COUNT: i64 = 3_276;
 const LIMITS: GetLimits = GetLimits {
     count_max: READ_COUNT,
     bytes_max: 1 << 20,
@@ -94,16 +98,20 @@ fn measure(
             one.settle();
             let nanos = begun.elapsed().as_nanos() as f64;
             table.add(&[&*label], PUT, nanos / PUTS as f64);
-            let begun = Instant::now();
-            let count = one.get(GETS)?;
-            let nanos = begun.elapsed().as_nanos() as f64;
-            table.add(&[&*label], GET, nanos / count as f64);
+            let near = NEAR_COUNT / i64::from(one.queues);
+            for (column, last) in [(GET, i64::MAX), (GET_NEAR, near)] {
+                let begun = Instant::now();
+                let count = one.get(GETS, last)?;
+                let nanos = begun.elapsed().as_nanos() as f64;
+                table.add(&[&*label], column, nanos / count as f64);
+            }
         }
     }
     if let Some((first, _)) = grown.first() {
         for (label, _) in &grown {
             table.ratio(&[label], PUT_GROWTH, PUT, &[first]);
             table.ratio(&[label], GET_GROWTH, GET, &[first]);
+            table.ratio(&[label], NEAR_GROWTH, GET_NEAR, &[first]);
         }
     }
     report.plot(Plot::bars(name, format!("Put, by {name}"), &table, PUT, 0));
@@ -146,15 +154,17 @@ impl Grown {
         }
     }
 
-    /// Reads at random places; the number of messages that were found.
-    fn get(&mut self, reads: u64) -> Result<u64> {
+    /// Reads at random places among the `last` messages of each queue, or of as many as one read
+    /// takes; the number of messages that were found.
+    fn get(&mut self, reads: u64, last: i64) -> Result<u64> {
         let mut count = 0;
         let mut sum = 0_u64;
         for _ in 0..reads {
             let queue = (self.random() % self.queues as u64) as i32;
             let end = self.store.max_offset(TOPIC, queue).unwrap_or(0);
-            let last = (end - READ_COUNT as i64).max(0);
-            let offset = (self.random() % (last as u64 + 1)) as i64;
+            let places = end.min(last).saturating_sub(READ_COUNT as i64).max(0);
+            let back = (self.random() % (places.unsigned_abs() + 1)).cast_signed();
+            let offset = (end - READ_COUNT as i64 - back).max(0);
             let got = self
                 .store
                 .get(TOPIC, queue, offset, &LIMITS, &AllMessages)?;
