@@ -222,8 +222,18 @@ pub(crate) struct Durability {
     // the log serves. Read (Acquire) by tickets and readers: everything below it is on the device.
     flushed: AtomicU64,
     failure: OnceLock<Failure>,
+    on_failure: OnceLock<FailureHook>,
     waiters: Mutex<Waiters>,
     clock: Arc<dyn Clock>,
+}
+
+/// What is called first when a log fails.
+struct FailureHook(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for FailureHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FailureHook")
+    }
 }
 
 impl Durability {
@@ -231,6 +241,7 @@ impl Durability {
         Arc::new(Self {
             flushed: AtomicU64::new(flushed),
             failure: OnceLock::new(),
+            on_failure: OnceLock::new(),
             waiters: Mutex::default(),
             clock,
         })
@@ -274,7 +285,23 @@ impl Durability {
     pub(crate) fn fail(&self, failure: Failure) {
         // A second failure tells nothing that the first did not.
         let _ = self.failure.set(failure);
+        self.call_on_failure();
         self.wake(|_| true);
+    }
+
+    /// Sets what is called as soon as the log has failed; the first one stays.
+    pub(crate) fn on_failure(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // Nobody sets a second one.
+        let _ = self.on_failure.set(FailureHook(Box::new(hook)));
+        if self.failure.get().is_some() {
+            self.call_on_failure();
+        }
+    }
+
+    fn call_on_failure(&self) {
+        if let Some(FailureHook(hook)) = self.on_failure.get() {
+            hook();
+        }
     }
 
     /// Wakes the waiters whose deadline has passed and tells the next one.

@@ -20,6 +20,9 @@ pub struct Known {
     pub flushed_before_ms: i64,
     /// The machine has not lost power since the log was last written.
     pub is_power_kept: bool,
+    /// Everything below was written whole, though of what lies above `flushed` nothing tells that it
+    /// was synced; 0 if nothing but `flushed` is known. Needs `is_power_kept`.
+    pub whole: u64,
     /// Store time of the last record that was appended before a clean stop, ms: what was stored
     /// earlier and stands behind it is what an earlier truncation left.
     pub last_store_ms: Option<i64>,
@@ -32,6 +35,7 @@ impl Known {
         flushed_last_ms: None,
         flushed_before_ms: 0,
         is_power_kept: true,
+        whole: 0,
         last_store_ms: None,
     };
 
@@ -41,6 +45,7 @@ impl Known {
         flushed_last_ms: None,
         flushed_before_ms: 0,
         is_power_kept: false,
+        whole: 0,
         last_store_ms: None,
     };
 

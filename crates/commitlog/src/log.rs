@@ -175,6 +175,13 @@ impl<I: Io> CommitLog<I> {
         self.core.durability.failure()
     }
 
+    /// Sets what is called when the log fails, before anybody is told, and at once if it has. It runs
+    /// under whatever locks its caller holds, so it must be quick and not come back. The first one
+    /// stays.
+    pub fn on_failure(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.core.durability.on_failure(hook);
+    }
+
     /// The buffers of staged mode: how many are free, and whether they are locked.
     pub fn stage_pool(&self) -> Option<&StagePool> {
         self.core.stage.as_deref()

@@ -38,7 +38,7 @@ use crate::error::{CallerError, Failure, LogError};
 use crate::hole::{self, FILLER_LEN_MIN, Hole};
 use crate::known::Known;
 use crate::log::CommitLog;
-use crate::options::CommitLogOptions;
+use crate::options::{CommitLogOptions, FlushMode};
 use crate::quarantine::{Piece, Place, Quarantine};
 use crate::scan::{CrcCheck, Found, Invalid, Scanner, unwritten_sector};
 use crate::search::Resume;
@@ -215,7 +215,9 @@ impl<I: Io> Opening<I> {
     }
 
     /// Finds the end of the log, shows each record on the way to `visitor`, gives what has to go
-    /// to `quarantine`, cuts it off or fills its place, and makes everything that is left durable.
+    /// to `quarantine`, cuts it off or fills its place, and makes everything that is left durable. The
+    /// last is left to the flush service in async mode, if the machine has not lost power and nothing
+    /// had to go.
     ///
     /// If there is no room to keep aside what has to go, the log is only opened for reading
     /// ([`RecoveryReport::read_only`]): appends are refused, and the files stay as they are.
@@ -245,11 +247,19 @@ impl<I: Io> Opening<I> {
         // From here on it has to be synced; what the scan has learned counts. It is handed to the
         // kernel again, because the process may have ended after a sync had failed: also where
         // nothing tells that the machine has run on since, as what tells is written later.
-        let unsynced = known.flushed.max(from.offset).min(end);
+        let unsynced = match from.offset <= known.whole {
+            true => known.flushed.min(end),
+            false => known.flushed.max(from.offset).min(end),
+        };
+        // What was cut off or filled must not come back, and is synced before anything is appended.
+        let is_unchanged = is_tail_zero && report.holes.is_empty();
+        let is_later = known.is_power_kept && is_unchanged && self.syncs_later();
         match kept {
             Ok(()) => {
                 self.fill(&report.holes)?;
-                self.writer.write_again(unsynced, end)?;
+                if !is_later {
+                    self.writer.write_again(unsynced, end)?;
+                }
                 self.set_end(end, is_tail_zero)?;
             }
             Err(LogError::Quarantine { source, .. }) if is_full(&source) => {
@@ -264,7 +274,11 @@ impl<I: Io> Opening<I> {
             }
         }
         self.writer.mark_unflushed(unsynced);
-        self.queue.flush(FlushPolicy::All)?;
+        if is_later {
+            self.writer.write_again_later(end);
+        } else {
+            self.queue.flush(FlushPolicy::All)?;
+        }
         report.elapsed = self.clock.monotonic().saturating_sub(started);
         let log = CommitLog::new(
             self.options,
@@ -286,6 +300,11 @@ impl<I: Io> Opening<I> {
             hole::fill(&mut self.writer, hole, &self.options.limits)?;
         }
         Ok(())
+    }
+
+    /// Whether what was found may be synced in its own time: nobody waits for it.
+    fn syncs_later(&self) -> bool {
+        !matches!(self.options.flush, FlushMode::Sync { .. })
     }
 
     /// What `look` says of the record at `offset`; `None` where no whole record stands. A way to

@@ -52,6 +52,7 @@ mod error;
 mod extension;
 mod hot;
 mod locate;
+mod opening;
 mod options;
 mod queue;
 mod read;

@@ -10,6 +10,7 @@ use segment_queue::{FlushPolicy, Trimmed};
 
 use crate::error::ConsumeQueueError;
 use crate::hot::{Shared, lock, read, write};
+use crate::opening;
 use crate::options::{ConsumeQueueOptions, OpenPolicy};
 use crate::queue::ConsumeQueue;
 use crate::recover::Doubt;
@@ -34,10 +35,10 @@ pub struct ConsumeQueueSet<I: Io = OsIo> {
 }
 
 /// The queues of each topic.
-type Topics<I> = HashMap<Arc<str>, Queues<I>>;
+pub(crate) type Topics<I> = HashMap<Arc<str>, Queues<I>>;
 
 /// A topic's queues by ascending id.
-type Queues<I> = Vec<(i32, Arc<ConsumeQueue<I>>)>;
+pub(crate) type Queues<I> = Vec<(i32, Arc<ConsumeQueue<I>>)>;
 
 /// A queue and whose it is.
 #[derive(Clone, Debug)]
@@ -99,24 +100,7 @@ impl<I: Io> ConsumeQueueSet<I> {
     ) -> Result<(Self, OpenReport), ConsumeQueueError> {
         options.validate()?;
         let shared = Arc::new(Shared::new(io, options, policy));
-        let mut opening = Opening {
-            shared: &shared,
-            policy,
-            report: OpenReport::default(),
-            topics: HashMap::new(),
-            well_count: 0,
-            short: Vec::new(),
-        };
-        for entry in list(&shared.io, root)? {
-            let topic_dir = root.join(&entry.name);
-            match entry.name.to_str() {
-                Some(topic) if entry.kind == FileKind::Directory => {
-                    opening.open_topic(&Arc::from(topic), &topic_dir)?;
-                }
-                _ => opening.report.ignored.push(topic_dir),
-            }
-        }
-        let (topics, report) = opening.finish()?;
+        let (topics, report) = opening::open(&shared, root, policy)?;
         let set = Self {
             root: root.to_owned(),
             shared,
@@ -299,87 +283,6 @@ impl<I: Io> ConsumeQueueSet<I> {
     /// As [`flush`](Self::flush).
     pub fn close(self) -> Result<(), ConsumeQueueError> {
         self.flush(FlushPolicy::All).map(|_| ())
-    }
-}
-
-/// Opening the queues of a directory.
-struct Opening<'a, I: Io> {
-    shared: &'a Arc<Shared<I>>,
-    policy: OpenPolicy,
-    report: OpenReport,
-    topics: Topics<I>,
-    /// Queues that have entries in files of the configured length.
-    well_count: usize,
-    /// Queues of which all files are shorter.
-    short: Vec<ShortQueue>,
-}
-
-struct ShortQueue {
-    topic: Arc<str>,
-    queue_id: i32,
-    dir: PathBuf,
-    error: ConsumeQueueError,
-}
-
-impl<I: Io> Opening<'_, I> {
-    fn open_topic(&mut self, topic: &Arc<str>, topic_dir: &Path) -> Result<(), ConsumeQueueError> {
-        self.report.topic_count += 1;
-        self.topics.entry(Arc::clone(topic)).or_default();
-        for entry in list(&self.shared.io, topic_dir)? {
-            let dir = topic_dir.join(&entry.name);
-            let Some(queue_id) = queue_id_of(&entry) else {
-                self.report.ignored.push(dir);
-                continue;
-            };
-            match ConsumeQueue::open_shared(self.shared, &dir, self.policy) {
-                Err(error) if error.is_short() => self.short.push(ShortQueue {
-                    topic: Arc::clone(topic),
-                    queue_id,
-                    dir,
-                    error,
-                }),
-                opened => {
-                    let opened = opened?;
-                    self.well_count += usize::from(opened.0.max_index() > 0);
-                    self.add(topic, queue_id, opened);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add(
-        &mut self,
-        topic: &Arc<str>,
-        queue_id: i32,
-        (queue, doubt): (Arc<ConsumeQueue<I>>, Option<Doubt>),
-    ) {
-        self.report.queue_count += 1;
-        self.report
-            .doubtful
-            .extend(doubt.map(|doubt| DoubtfulQueue {
-                topic: Arc::clone(topic),
-                queue_id,
-                doubt,
-            }));
-        let queues = self.topics.entry(Arc::clone(topic)).or_default();
-        queues.push((queue_id, queue));
-    }
-
-    /// Short files beside queues of the configured length are damage; where no queue has it, the
-    /// directory was written with another configuration.
-    fn finish(mut self) -> Result<(Topics<I>, OpenReport), ConsumeQueueError> {
-        for short in std::mem::take(&mut self.short) {
-            if self.well_count == 0 {
-                return Err(short.error);
-            }
-            let opened = ConsumeQueue::open_broken(self.shared, &short.dir);
-            self.add(&short.topic, short.queue_id, opened);
-        }
-        for queues in self.topics.values_mut() {
-            queues.sort_unstable_by_key(|(queue_id, _)| *queue_id);
-        }
-        Ok((self.topics, self.report))
     }
 }
 

@@ -18,6 +18,9 @@ pub(crate) const BEGIN_PHYSICAL_OFFSET: usize = END_TIMESTAMP + 8;
 pub(crate) const END_PHYSICAL_OFFSET: usize = BEGIN_PHYSICAL_OFFSET + 8;
 /// Count of slots that have a chain, i32.
 pub(crate) const USED_SLOT_COUNT: usize = END_PHYSICAL_OFFSET + 8;
+/// Both counts as one cell, so that a process which is killed leaves both or neither: that of the
+/// slots in the upper half.
+pub(crate) const COUNTS: usize = USED_SLOT_COUNT;
 /// Ordinal of the next entry, i32; starts at 1.
 pub(crate) const NEXT_ENTRY: usize = USED_SLOT_COUNT + 4;
 /// Length of the header in bytes.

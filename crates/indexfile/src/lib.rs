@@ -52,4 +52,4 @@ pub use layout::{
 };
 pub use name::is_index_name;
 pub use options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
-pub use service::{Flushed, HashedKey, IndexService, LastUpdate, PutOutcome, Trimmed};
+pub use service::{Flushed, HashedKey, IndexReach, IndexService, LastUpdate, PutOutcome, Trimmed};

@@ -11,8 +11,8 @@ use mmap_core::{Access, Advice, CellRegion, Io, IoError, IoFile, RawMap, read_ah
 
 use crate::blocks::Blocks;
 use crate::layout::{
-    BEGIN_PHYSICAL_OFFSET, BEGIN_TIMESTAMP, END_PHYSICAL_OFFSET, END_TIMESTAMP, ENTRY_LEN,
-    FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, NEXT_ENTRY, SLOT_LEN, USED_SLOT_COUNT,
+    BEGIN_PHYSICAL_OFFSET, BEGIN_TIMESTAMP, COUNTS, END_PHYSICAL_OFFSET, END_TIMESTAMP, ENTRY_LEN,
+    FIRST_ENTRY, HEADER_LEN, Header, IndexEntry, Layout, SLOT_LEN,
 };
 use crate::select::IndexRead;
 
@@ -52,8 +52,8 @@ impl<I: Io> MappedIndex<I> {
         // Slots and chains jump about: reading ahead would only fill the page cache, with
         // megabytes of zeros for the first entry of a file.
         map.advise(Advice::Random, 0..len)?;
-        // The first four header fields are 8 bytes wide, all else is 4.
-        let cells = CellRegion::new(map, USED_SLOT_COUNT);
+        // The header's cells are 8 bytes wide, all others 4.
+        let cells = CellRegion::new(map, HEADER_LEN);
         Ok(Self {
             layout,
             file,
@@ -77,8 +77,7 @@ impl<I: Io> MappedIndex<I> {
             .store_u64(BEGIN_TIMESTAMP, timestamp, Ordering::Relaxed);
         self.cells
             .store_u64(END_TIMESTAMP, timestamp, Ordering::Relaxed);
-        self.cells
-            .store_u32(NEXT_ENTRY, FIRST_ENTRY, Ordering::Release);
+        self.store_counts(0, FIRST_ENTRY);
         self.dirty.store(true, Ordering::Release);
         Ok(())
     }
@@ -90,12 +89,12 @@ impl<I: Io> MappedIndex<I> {
     /// Has the kernel read what puts touch: the slots, 20 MB of a default file, and the end of the
     /// entries. A put would wait for the device at each page of them, and producers with it.
     pub(crate) fn read_ahead(&self) {
-        let used = self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed);
+        let (used, next_entry) = self.counts();
         // Of slots that few keys have used most pages have no blocks, and nothing to wait for.
         if used > self.layout.slot_count / SLOTS_PER_PAGE {
             read_ahead(self.cells.map(), 0..self.layout.entry_position(0));
         }
-        let end = self.layout.entry_position(self.next_entry());
+        let end = self.layout.entry_position(next_entry);
         read_ahead(self.cells.map(), end..end + 1);
     }
 
@@ -116,7 +115,7 @@ impl<I: Io> MappedIndex<I> {
     /// # Errors
     /// A full disk, before anything is changed.
     pub(crate) fn put(&self, blocks: &mut Blocks, new: NewEntry) -> Result<(), IoError> {
-        let ordinal = self.next_entry();
+        let (used, ordinal) = self.counts();
         debug_assert!(ordinal < self.layout.entry_count_max);
         let slot = self.layout.slot_of(new.key_hash);
         let slot_position = self.layout.slot_position(slot);
@@ -146,20 +145,65 @@ impl<I: Io> MappedIndex<I> {
         }
         self.cells
             .store_u32(slot_position, ordinal, Ordering::Release);
-        if previous == 0 {
-            let used = self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed);
-            self.cells
-                .store_u32(USED_SLOT_COUNT, used.wrapping_add(1), Ordering::Relaxed);
-        }
         self.cells
             .store_u64(END_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
         self.cells
             .store_u64(END_TIMESTAMP, timestamp, Ordering::Relaxed);
-        // Pairs with the Acquire in `header`: who sees the count sees the fields above.
-        self.cells
-            .store_u32(NEXT_ENTRY, ordinal + 1, Ordering::Release);
+        let used = used.wrapping_add(u32::from(previous == 0));
+        self.store_counts(used, ordinal + 1);
         self.dirty.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Takes back the put that a killed process was at, if it was counted no more: its slot leads to
+    /// it, and it would pass for one that is there until the next put overwrites it. For a file whose
+    /// pages are as that process left them; nothing is lost if this is cut short as well.
+    pub(crate) fn take_back_uncounted(&self) {
+        let ordinal = self.next_entry();
+        if ordinal >= self.layout.entry_count_max {
+            return;
+        }
+        let left = self.copy_entry(ordinal);
+        if left == IndexEntry::default() || left.key_hash < 0 {
+            return;
+        }
+        let slot_position = self
+            .layout
+            .slot_position(self.layout.slot_of(left.key_hash));
+        if self.cells.load_u32(slot_position, Ordering::Relaxed) == ordinal {
+            let previous = self.chain_before(slot_position, ordinal);
+            self.cells
+                .store_u32(slot_position, previous, Ordering::Release);
+        }
+        if ordinal > FIRST_ENTRY && self.signed(END_PHYSICAL_OFFSET) == left.physical_offset {
+            self.end_with(&self.copy_entry(ordinal - 1), ordinal == FIRST_ENTRY + 1);
+        }
+        // A disk without a free block is no reason to touch a page that may have none.
+        let position = self.layout.entry_position(ordinal);
+        let mut blocks = Blocks::new(self.cells.len());
+        if blocks.ensure(&self.file, position, ENTRY_LEN).is_ok() {
+            let zeros = IndexEntry::default().encode();
+            self.cells.write_words(position, &zeros);
+        }
+        self.mark_dirty();
+    }
+
+    /// Lets the header end with an entry. Of its time only the second is known: the last one counts
+    /// in full, so that a search by time does not pass the file over.
+    fn end_with(&self, last: &IndexEntry, is_only: bool) {
+        let begin_ms = self.signed(BEGIN_TIMESTAMP);
+        let since_ms = match is_only {
+            true => 0,
+            false => i64::from(last.seconds_since_begin) * 1000 + 999,
+        };
+        let end_ms = begin_ms.saturating_add(since_ms).cast_unsigned();
+        let offset = last.physical_offset.cast_unsigned();
+        if self.signed(END_PHYSICAL_OFFSET) != last.physical_offset {
+            self.cells
+                .store_u64(END_TIMESTAMP, end_ms, Ordering::Relaxed);
+            self.cells
+                .store_u64(END_PHYSICAL_OFFSET, offset, Ordering::Relaxed);
+        }
     }
 
     /// What the file holds may not be durable, though nothing was put to it here.
@@ -202,11 +246,22 @@ impl<I: Io> MappedIndex<I> {
     }
 
     fn next_entry(&self) -> u32 {
-        let stored = self
-            .cells
-            .load_u32(NEXT_ENTRY, Ordering::Acquire)
-            .cast_signed();
-        u32::try_from(stored).unwrap_or(0).max(FIRST_ENTRY)
+        self.counts().1
+    }
+
+    /// Count of slots that have a chain, and ordinal of the next entry.
+    fn counts(&self) -> (u32, u32) {
+        let counts = self.cells.load_u64(COUNTS, Ordering::Acquire);
+        let next_entry = i32::try_from(counts & u64::from(u32::MAX)).unwrap_or(0);
+        let next_entry = next_entry.cast_unsigned().max(FIRST_ENTRY);
+        ((counts >> 32) as u32, next_entry)
+    }
+
+    /// Pairs with the Acquire in [`counts`](Self::counts): who sees the counts sees the entry, its
+    /// slot, and the other fields.
+    fn store_counts(&self, used_slot_count: u32, next_entry: u32) {
+        let counts = u64::from(used_slot_count) << 32 | u64::from(next_entry);
+        self.cells.store_u64(COUNTS, counts, Ordering::Release);
     }
 
     fn signed(&self, position: usize) -> i64 {
@@ -222,13 +277,13 @@ impl<I: Io> IndexRead for MappedIndex<I> {
     }
 
     fn header(&self) -> Header {
-        let next_entry = self.next_entry();
+        let (used_slot_count, next_entry) = self.counts();
         Header {
             begin_timestamp_ms: self.signed(BEGIN_TIMESTAMP),
             end_timestamp_ms: self.signed(END_TIMESTAMP),
             begin_physical_offset: self.signed(BEGIN_PHYSICAL_OFFSET),
             end_physical_offset: self.signed(END_PHYSICAL_OFFSET),
-            used_slot_count: self.cells.load_u32(USED_SLOT_COUNT, Ordering::Relaxed),
+            used_slot_count,
             next_entry,
         }
     }

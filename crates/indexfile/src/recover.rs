@@ -104,25 +104,15 @@ pub(crate) fn is_in_doubt<I: Io>(file: &IndexFile<I>, checkpoint_timestamp_ms: i
     file.header().end_timestamp_ms >= checkpoint_timestamp_ms || !file.is_full()
 }
 
-/// Whether the last file has a put that was not counted any more: its slot leads to it, and it would
-/// pass for one that is there until the next put overwrites it.
-pub(crate) fn has_uncounted<I: Io>(
+/// Takes back a put to the last file that was not counted any more.
+pub(crate) fn take_back_uncounted<I: Io>(
     io: &I,
     files: &[Arc<IndexFile<I>>],
-) -> Result<bool, IndexError> {
-    let Some(last) = files.last().filter(|last| !last.is_full()) else {
-        return Ok(false);
-    };
-    let next = last.header().next_entry.max(FIRST_ENTRY);
-    let found = last.read(io, |index| {
-        let left = index.entry(next)?;
-        if left.key_hash < 0 {
-            return Ok(false);
-        }
-        let slot = index.layout().slot_of(left.key_hash);
-        Ok(index.slot(slot)? == next.cast_signed())
-    })?;
-    Ok(found == Some(true))
+) -> Result<(), IndexError> {
+    if let Some(last) = files.last().filter(|last| !last.is_full()) {
+        last.mapped(io)?.take_back_uncounted();
+    }
+    Ok(())
 }
 
 impl<I: Io> Recovery<I> {

@@ -11,11 +11,12 @@ use crate::blocks::Blocks;
 use crate::error::IndexError;
 use crate::file::{Body, IndexFile};
 use crate::key::key_hash;
+use crate::layout::Header;
 use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
 use crate::recover::{
-    Recovery, has_uncounted, is_in_doubt, last_agrees, last_used, load, remove, remove_all,
+    Recovery, is_in_doubt, last_agrees, last_used, load, remove, remove_all, take_back_uncounted,
 };
 use crate::repair::Writes;
 use crate::select::{self, IndexRead, TimeRange};
@@ -84,6 +85,24 @@ pub struct LastUpdate {
     pub physical_offset: u64,
 }
 
+/// How far an index reached at some time; the default for one without entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexReach {
+    /// Commit-log offset of the first message in the last file.
+    pub begin_physical_offset: i64,
+    /// Ordinal behind that file's last entry.
+    pub next_entry: u32,
+}
+
+impl IndexReach {
+    fn of(header: &Header) -> Self {
+        Self {
+            begin_physical_offset: header.begin_physical_offset,
+            next_entry: header.next_entry,
+        }
+    }
+}
+
 /// What a trim removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
@@ -139,15 +158,6 @@ impl<I: Io> IndexService<I> {
             kept_count: 0,
             removed: true,
         });
-        let policy = match policy {
-            // The one put that was under way has to be found and taken back.
-            OpenPolicy::Killed {
-                checkpoint_timestamp_ms,
-            } if has_uncounted(&io, &loaded.files)? => OpenPolicy::Unclean {
-                checkpoint_timestamp_ms,
-            },
-            policy => policy,
-        };
         let mut files = match policy {
             OpenPolicy::Clean => {
                 remove_all(&io, gone)?;
@@ -173,6 +183,7 @@ impl<I: Io> IndexService<I> {
                 checkpoint_timestamp_ms,
             } => {
                 remove_all(&io, gone)?;
+                take_back_uncounted(&io, &loaded.files)?;
                 for file in &loaded.files {
                     if is_in_doubt(file, checkpoint_timestamp_ms) {
                         file.mapped(&io)?.mark_dirty();
@@ -333,6 +344,23 @@ impl<I: Io> IndexService<I> {
     /// Commit-log offset of the last message put: those below are indexed.
     pub fn end_physical_offset(&self) -> Option<u64> {
         self.last_update().map(|last| last.physical_offset)
+    }
+
+    /// How far the index reaches: by its last file that has entries.
+    pub fn reach(&self) -> IndexReach {
+        let last = last_used(&self.files());
+        last.map_or(IndexReach::default(), |header| IndexReach::of(&header))
+    }
+
+    /// Whether the index reaches at least as far as it did, by a file that begins as that one did and
+    /// has no fewer entries. One that was deleted and begun again since begins with another message.
+    pub fn reaches(&self, reach: IndexReach) -> bool {
+        let has = |file: &Arc<IndexFile<I>>| {
+            let now = IndexReach::of(&file.header());
+            now.begin_physical_offset == reach.begin_physical_offset
+                && now.next_entry >= reach.next_entry
+        };
+        reach == IndexReach::default() || self.files().iter().rev().any(has)
     }
 
     /// Whether a sync failed, so that nothing more is put.

@@ -119,9 +119,12 @@ pub trait Io: Clone + Debug + Send + Sync + 'static {
     /// `NotFound` when `path` does not exist.
     fn space(&self, path: &Path) -> Result<Space, IoError>;
 
-    /// What names this run of the machine: as long as it stays the same, the machine has not lost
-    /// power. `None` where the system does not say.
-    fn boot_id(&self) -> Option<String>;
+    /// What names this run of the machine with these directories mounted: as long as it stays the
+    /// same, the machine has not lost power, the file systems that hold them have not been unmounted
+    /// (a volume may be detached, and what was not synced lost with it), and the first directory,
+    /// which must exist, is the one that it was and no copy. Others may be made later. `None` where
+    /// the system does not say.
+    fn run_id(&self, dirs: &[&Path]) -> Option<String>;
 
     /// Reads a small file whole.
     ///
@@ -280,7 +283,7 @@ pub struct DirEntry {
     pub name: OsString,
     /// Its kind.
     pub kind: FileKind,
-    /// Length in bytes.
+    /// Length in bytes; 0 for a directory.
     pub len: u64,
 }
 

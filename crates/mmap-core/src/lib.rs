@@ -61,6 +61,7 @@ mod publish;
 pub mod reaper;
 pub mod replace;
 mod retire;
+mod run;
 pub mod sabotage;
 pub mod sigbus;
 #[cfg(feature = "sim")]

@@ -32,9 +32,6 @@ pub struct OsFile {
     path: Arc<Path>,
 }
 
-/// Where Linux names this run of itself (`random(4)`).
-const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
-
 impl Io for OsIo {
     type File = OsFile;
     type Map = OsMap;
@@ -97,6 +94,15 @@ impl Io for OsIo {
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir).map_err(error)? {
             let entry = entry.map_err(error)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                // Known without a call for each.
+                entries.push(DirEntry {
+                    name: entry.file_name(),
+                    kind: FileKind::Directory,
+                    len: 0,
+                });
+                continue;
+            }
             // Follows links, as `metadata` does; `DirEntry::metadata` would not.
             let (kind, len) = match fs::metadata(entry.path()) {
                 Ok(metadata) => (kind(metadata.file_type()), metadata.len()),
@@ -187,13 +193,8 @@ impl Io for OsIo {
         OsLock::take(path)
     }
 
-    fn boot_id(&self) -> Option<String> {
-        let mut id = [0; 64];
-        let file = self.open(Path::new(BOOT_ID_PATH), Access::ReadOnly).ok()?;
-        // Files of /proc say that they are empty: their length is known by reading them.
-        let len = file.read_at(&mut id, 0).ok()?;
-        let id = std::str::from_utf8(id.get(..len)?).ok()?.trim();
-        (!id.is_empty()).then(|| id.to_owned())
+    fn run_id(&self, dirs: &[&Path]) -> Option<String> {
+        crate::run::run_id(dirs)
     }
 
     fn lock_state(&self, path: &Path) -> Result<LockState, IoError> {

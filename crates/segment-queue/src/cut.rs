@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::sync::atomic::Ordering;
-use mmap_core::{Io, IoFile};
+use mmap_core::{Io, IoError, IoFile};
 
 use crate::error::QueueError;
 use crate::guard::{lock, read, write};
@@ -101,22 +101,20 @@ impl<I: Io> SegmentWriter<I> {
     /// [`QueueError::OutOfRange`], or those of reading and writing.
     pub fn write_again(&mut self, offset: u64, end: u64) -> Result<(), QueueError> {
         let segment_len = self.queue.segment_len();
-        let mut buf = Vec::new();
         let mut at = offset;
         while at < end {
-            let len = (end - at).min(segment_len - at % segment_len).min(SCAN_LEN);
-            let (file, position) = self.file_to_change(at, len)?;
-            if at == offset || position == 0 {
-                // Takes what the kernel has to tell of writes that failed before; the sync that
-                // counts is that of what is written now.
-                let _told = file.sync_data();
-            }
-            buf.resize(len as usize, 0);
-            file.read_exact_at(&mut buf, position)?;
-            file.write_all_at(&buf, position)?;
-            at += len;
+            let to = (at - at % segment_len + segment_len).min(end);
+            let (file, position) = self.file_to_change(at, to - at)?;
+            write_again(&*file, position, position + (to - at))?;
+            at = to;
         }
         Ok(())
+    }
+
+    /// As [`write_again`](Self::write_again), by whoever flushes next, from what is flushed then up
+    /// to `end`: the queue can serve at once.
+    pub fn write_again_later(&mut self, end: u64) {
+        self.queue.unsure_end.store(end, Ordering::Release);
     }
 
     /// Makes `end` the end of what readers see and changes no file: for a queue that is only read,
@@ -235,6 +233,23 @@ impl<I: Io> SegmentWriter<I> {
         *list = list.without_last();
         Ok(true)
     }
+}
+
+/// Writes a range of a file again as it is.
+pub(crate) fn write_again(file: &impl IoFile, from: u64, to: u64) -> Result<(), IoError> {
+    // Takes what the kernel has to tell of writes that failed before; the sync that counts is that of
+    // what is written now.
+    let _told = file.sync_data();
+    let mut buf = vec![0; SCAN_LEN.min(to - from) as usize];
+    let mut position = from;
+    while position < to {
+        let len = (to - position).min(SCAN_LEN) as usize;
+        let bytes = buf.get_mut(..len).unwrap_or_default();
+        file.read_exact_at(bytes, position)?;
+        file.write_all_at(bytes, position)?;
+        position += len as u64;
+    }
+    Ok(())
 }
 
 /// Writes zeros over what is not zero from `from` to `to`, leaving holes as they are; returns the

@@ -4,6 +4,7 @@ use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::sync::atomic::Ordering;
 
+use crate::cut::write_again;
 use crate::error::QueueError;
 use crate::guard::lock;
 use crate::options::FlushPolicy;
@@ -71,6 +72,11 @@ impl<I: Io> SegmentQueue<I> {
                 break;
             };
             let to = end.min(segment.end());
+            let unsure_end = self.unsure_end.load(Ordering::Acquire).min(to);
+            if from < unsure_end {
+                self.write_again(from, unsure_end)
+                    .or_else(|error| self.failed_sync(error))?;
+            }
             segment
                 .sync(from - segment.base(), to - segment.base())
                 .or_else(|error| self.failed_sync(error))?;
@@ -78,6 +84,13 @@ impl<I: Io> SegmentQueue<I> {
             from = to;
         }
         Ok(())
+    }
+
+    /// Hands the bytes from `from` to `to`, of one segment, to the kernel again. Nobody appends there.
+    fn write_again(&self, from: u64, to: u64) -> Result<(), QueueError> {
+        let base = from - from % self.segment_len();
+        let file = self.file_for_reading(base)?;
+        Ok(write_again(&*file, from - base, to - base)?)
     }
 
     /// Makes the names of all segments durable, if they are not known to be. The directory's own

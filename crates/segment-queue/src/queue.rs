@@ -41,6 +41,9 @@ pub struct SegmentQueue<I: Io = OsIo> {
     /// as a killed process may have left them in the cache. Set by flushing before it syncs the
     /// directory, cleared by whoever creates a file after that.
     pub(crate) names_synced: AtomicBool,
+    /// What is flushed below this offset is written again first. Changed by the writer before the
+    /// queue serves, read under `flushing`.
+    pub(crate) unsure_end: AtomicU64,
     /// Held while syncing, so that one sync runs at a time and `flushed` has no gaps.
     pub(crate) flushing: Mutex<()>,
     /// Held while segments are removed at the front.
@@ -137,6 +140,7 @@ impl<I: Io> SegmentQueue<I> {
             min: AtomicU64::new(min),
             published: Published::new(end),
             flushed: AtomicU64::new(end),
+            unsure_end: AtomicU64::new(0),
             poison: OnceLock::new(),
             names_synced: AtomicBool::new(false),
             flushing: Mutex::new(()),

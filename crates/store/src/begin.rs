@@ -1,13 +1,15 @@
 //! Where recovery begins, and what is known of the log before it is read: told from the `abort`
-//! file, the checkpoint, our own state, and where queues and index end.
+//! file, the checkpoint, our own state, the marks of this run of the machine, and where queues and
+//! index end.
 
 use commitlog::{CrcCheck, Known, Opening, RecoverFrom, Tail};
 use mmap_core::Io;
 
 use crate::checkpoint::{Checkpoint, CheckpointTimes};
+use crate::dispatched::{self, Mark, Origin};
 use crate::error::OpenError;
 use crate::options::StoreOptions;
-use crate::ownership::LastExit;
+use crate::ownership::{LOCK_FILE, LastExit};
 use crate::state::{Anchor, State, StateFile};
 
 /// What the files say before the log is read.
@@ -20,6 +22,12 @@ pub(crate) struct Found {
     pub(crate) is_power_kept: bool,
     /// Whether the page cache may hold of queues and index what the device never got.
     pub(crate) is_derived_in_doubt: bool,
+    /// This run of the machine, and more that ties marks to it.
+    pub(crate) origin: Origin,
+    /// How far a process that was killed in this run had come, if its record is still in the log.
+    pub(crate) mark: Option<Mark>,
+    /// Whether the file of marks is damaged.
+    pub(crate) has_torn_marks: bool,
 }
 
 /// Where the derived files end.
@@ -28,6 +36,15 @@ pub(crate) struct DerivedEnds {
     pub(crate) queues: u64,
     /// Messages from here on may be missing in the index; `None` if there is to be none.
     pub(crate) index: Option<u64>,
+    /// Whether the index reaches as far as the mark says.
+    pub(crate) has_marked_index: bool,
+}
+
+/// Where recovery begins.
+pub(crate) struct Beginning {
+    pub(crate) from: RecoverFrom,
+    /// The mark that vouches for everything before, if that is what does.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Found {
@@ -49,18 +66,35 @@ impl Found {
                 None
             }
         };
-        let boot_id = io.boot_id().unwrap_or_default();
-        let is_power_kept = state
-            .as_ref()
-            .is_some_and(|state| !boot_id.is_empty() && state.boot_id == boot_id);
+        let origin = origin(io, options)?;
+        let is_this_run =
+            |state: &State| !origin.run_id.is_empty() && state.boot_id == origin.run_id;
         let is_derived_in_doubt = state
             .as_ref()
             .is_some_and(|state| state.is_derived_in_doubt);
+        let marked = match last_exit {
+            LastExit::Clean => dispatched::Found::Nothing,
+            LastExit::Unclean => origin.read(io, &options.own_dir()),
+        };
+        let mark = match marked {
+            dispatched::Found::Mark(mark) if !is_derived_in_doubt => Some(mark),
+            _ => None,
+        };
         Ok(Self {
             last_exit,
             times,
-            is_power_kept,
+            is_power_kept: state.as_ref().is_some_and(is_this_run)
+                || matches!(
+                    marked,
+                    dispatched::Found::Mark(_) | dispatched::Found::ThisRun
+                ),
             is_derived_in_doubt,
+            mark: match mark {
+                Some(mark) if stands(&mark, opening)? => Some(mark),
+                _ => None,
+            },
+            has_torn_marks: marked == dispatched::Found::Torn,
+            origin,
             remembered: match state {
                 Some(state) => remembered(state, opening)?,
                 None => None,
@@ -69,7 +103,7 @@ impl Found {
     }
 
     /// What is known of the log before it is read.
-    fn known<I: Io>(&self, opening: &Opening<I>) -> Result<Known, OpenError> {
+    fn known<I: Io>(&self, opening: &Opening<I>, mark: Option<&Mark>) -> Result<Known, OpenError> {
         let physic_ms = self.times.physic_ms;
         if self.last_exit == LastExit::Clean {
             return Ok(Known {
@@ -80,8 +114,10 @@ impl Found {
         let synced_base = opening.recovery_start(self.times.recovery_start_ms())?;
         let remembered = self.remembered.as_ref().map(|remembered| &remembered.state);
         let remembered = remembered.filter(|state| state.flushed > synced_base);
+        let flushed = remembered.map_or(synced_base, |state| state.flushed);
         Ok(Known {
-            flushed: remembered.map_or(synced_base, |state| state.flushed),
+            flushed: flushed.max(mark.map_or(0, |mark| mark.flushed)),
+            whole: mark.map_or(0, |mark| mark.anchor.end()),
             flushed_last_ms: remembered.map(|state| state.flushed_ms),
             flushed_before_ms: self.times.flushed_before_ms(),
             is_power_kept: self.is_power_kept,
@@ -89,31 +125,42 @@ impl Found {
         })
     }
 
-    /// Where the log is read from: everything before is synced and has its entries.
+    /// Where the log is read from: everything before is there and has its entries.
     ///
     /// # Errors
     /// A segment cannot be read.
-    pub(crate) fn recover_from<I: Io>(
+    pub(crate) fn begin<I: Io>(
         &self,
         opening: &Opening<I>,
         derived: &DerivedEnds,
-    ) -> Result<RecoverFrom, OpenError> {
-        let (mut offset, mut last_store_ms) = match self.remembered_place(derived) {
+    ) -> Result<Beginning, OpenError> {
+        let mut mark = self.mark.filter(|mark| {
+            derived.has_marked_index && derived.queues >= mark.anchor.end() && self.is_power_kept
+        });
+        // An extended segment has lost something, whatever is remembered of it.
+        let damaged_from = opening.damaged().first().map(|damage| damage.base);
+        let is_before_damage = |place: u64| damaged_from.is_none_or(|base| place <= base);
+        mark = mark.filter(|mark| is_before_damage(mark.anchor.end()));
+        let place = match mark {
+            Some(Mark { anchor, .. }) => Some((anchor.end(), anchor.store_ms)),
+            None => self.remembered_place(derived),
+        };
+        let (mut offset, mut last_store_ms) = match place {
             Some(place) => place,
             None => (self.place_without_state(opening, derived)?, 0),
         };
-        // An extended segment has lost something, whatever is remembered of it.
-        if let Some(damage) = opening.damaged().first()
-            && damage.base < offset
-        {
-            (offset, last_store_ms) = (damage.base, 0);
+        if let Some(base) = damaged_from.filter(|base| *base < offset) {
+            (offset, last_store_ms) = (base, 0);
         }
-        Ok(RecoverFrom {
-            offset,
-            last_store_ms,
-            known: self.known(opening)?,
-            crc: CrcCheck::Body,
-            tail: Tail::Unknown,
+        Ok(Beginning {
+            from: RecoverFrom {
+                offset,
+                last_store_ms,
+                known: self.known(opening, mark.as_ref())?,
+                crc: CrcCheck::Body,
+                tail: Tail::Unknown,
+            },
+            mark,
         })
     }
 
@@ -157,6 +204,26 @@ impl Found {
             base_of(indexed_to)
         })
     }
+}
+
+/// What ties marks to this run of the machine and to who opens the store now.
+fn origin<I: Io>(io: &I, options: &StoreOptions) -> Result<Origin, OpenError> {
+    let (log, queues) = (options.commit_log_dir(), options.queue_dir());
+    let (batches, index) = (options.batch_queue_dir(), options.index_dir());
+    let lock = io.metadata(&options.root.join(LOCK_FILE))?;
+    Ok(Origin {
+        segment_len: options.segment_len,
+        lock_modified: lock.map_or(std::time::SystemTime::UNIX_EPOCH, |lock| lock.modified),
+        run_id: io
+            .run_id(&[&options.root, &log, &queues, &batches, &index])
+            .unwrap_or_default(),
+    })
+}
+
+/// Whether the record of a mark stands where it stood.
+fn stands<I: Io>(mark: &Mark, opening: &Opening<I>) -> Result<bool, OpenError> {
+    let found = opening.look_at(mark.anchor.offset, |view| Anchor::of(view) == mark.anchor)?;
+    Ok(found == Some(true))
 }
 
 /// What is left of a state, after a look at the log.

@@ -11,6 +11,7 @@ use segment_queue::{FlushPolicy, QueueError};
 use crate::checkpoint::Checkpoint;
 use crate::clean::{CleanError, Cleanable, Cleaned, Cleaner};
 use crate::dispatch::Dispatcher;
+use crate::dispatched::DispatchMarks;
 use crate::error::{CloseError, DispatchError, PutError};
 use crate::health::{self, Health, Troubles};
 use crate::options::StoreOptions;
@@ -35,6 +36,10 @@ pub(crate) struct Core<I: Io> {
     pub(crate) flushing_derived: Mutex<()>,
     /// What a sync of the log must reach for the checkpoint to move.
     pub(crate) mark: Mutex<Mark>,
+    /// How far dispatch has come, for a start in this run of the machine.
+    pub(crate) dispatched: Option<Arc<DispatchMarks<I>>>,
+    /// This run of the machine; empty where the system does not say.
+    pub(crate) run_id: String,
     /// What is remembered beside RocketMQ's files.
     pub(crate) state: Mutex<Option<StateFile<I>>>,
     pub(crate) cleaner: Cleaner,
@@ -81,7 +86,10 @@ impl<I: Io> Core<I> {
         self.note(health::QUEUE_SYNC, &queues);
         match &queues {
             Ok(()) => self.checkpoint.advance_logics(now.store_ms),
-            Err(_) => self.marks.doubt_unsynced(&self.dispatcher),
+            Err(_) => {
+                self.forget_dispatched();
+                self.marks.doubt_unsynced(&self.dispatcher);
+            }
         }
         let index = match &self.dispatcher.index {
             Some(index) => index.flush().map(|flushed| {
@@ -93,6 +101,7 @@ impl<I: Io> Core<I> {
         };
         self.note(health::INDEX_SYNC, &index);
         if index.is_err() {
+            self.forget_dispatched();
             self.doubt_derived();
         }
         let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,15 +116,12 @@ impl<I: Io> Core<I> {
         index?;
         checkpoint?;
         self.remember(now.offset);
+        self.mark_dispatched();
         Ok(())
     }
 
     pub(crate) fn options(&self) -> &StoreOptions {
         &self.options
-    }
-
-    pub(crate) fn io(&self) -> &I {
-        &self.io
     }
 
     pub(crate) fn lock_state(&self) -> MutexGuard<'_, Option<StateFile<I>>> {
@@ -136,6 +142,10 @@ impl<I: Io> Core<I> {
     fn note_dispatch(&self, outcome: Result<bool, DispatchError>) -> Result<bool, DispatchError> {
         if outcome.is_err() || !self.troubles.is_empty() {
             self.note(health::DISPATCH, &outcome);
+        }
+        let next_offset = self.dispatcher.next_offset();
+        if { self.dispatched.as_ref() }.is_some_and(|marks| marks.is_due(next_offset)) {
+            self.mark_dispatched();
         }
         outcome
     }

@@ -125,6 +125,12 @@ impl<I: Io> Dispatcher<I> {
         self.next_offset.store(offset, Ordering::Release);
     }
 
+    /// The record at `offset` is the last one that was dispatched before recovery.
+    pub(crate) fn go_on_behind(&self, offset: u64, store_ms: i64) {
+        self.last_record.store(offset, Ordering::Relaxed);
+        self.last_store_ms.store(store_ms, Ordering::Relaxed);
+    }
+
     /// Store time of the last record that has its entries, ms; 0 before the first.
     pub(crate) fn last_store_ms(&self) -> i64 {
         self.last_store_ms.load(Ordering::Relaxed)

@@ -60,6 +60,7 @@ mod collect;
 mod core;
 mod delay;
 mod dispatch;
+mod dispatched;
 mod error;
 mod filter;
 mod get;

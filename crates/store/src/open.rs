@@ -17,9 +17,10 @@ use mmap_core::{Io, IoError};
 use segment_queue::{FlushPolicy, MapBudget};
 
 use crate::batches::Batches;
-use crate::begin::{DerivedEnds, Found};
+use crate::begin::{Beginning, DerivedEnds, Found};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
+use crate::dispatched::{self, DispatchMarks, Mark};
 use crate::error::{DispatchError, OpenError};
 use crate::options::StoreOptions;
 use crate::ownership::{LastExit, Ownership};
@@ -54,6 +55,10 @@ pub(crate) struct Opened<I: Io> {
     pub(crate) log: CommitLog<I>,
     pub(crate) dispatcher: Dispatcher<I>,
     pub(crate) marks: Marks<I>,
+    /// `None` when nothing is vouched for.
+    pub(crate) dispatched: Option<DispatchMarks<I>>,
+    /// This run of the machine.
+    pub(crate) run_id: String,
     /// `None` when it cannot be written; nothing depends on it.
     pub(crate) state: Option<StateFile<I>>,
     pub(crate) report: OpenReport,
@@ -65,8 +70,21 @@ pub(crate) fn open<I: Io>(
     clock: &Arc<dyn Clock>,
     progress: &dyn Progress,
 ) -> Result<Opened<I>, OpenError> {
-    let begun = clock.monotonic();
     let ownership = Ownership::take(io, &options.root).map_err(OpenError::Lock)?;
+    open_owned(io, options, clock, progress, ownership).inspect_err(|_| {
+        // What has failed may be a sync. The first error is the one to report.
+        let _ = dispatched::forget(io, &options.own_dir());
+    })
+}
+
+fn open_owned<I: Io>(
+    io: &I,
+    options: &StoreOptions,
+    clock: &Arc<dyn Clock>,
+    progress: &dyn Progress,
+    ownership: Ownership<I>,
+) -> Result<Opened<I>, OpenError> {
+    let begun = clock.monotonic();
     let mut phases = Vec::new();
     let budget = options.mapped_len_max.map(MapBudget::new);
     let opening = CommitLog::open(
@@ -78,12 +96,13 @@ pub(crate) fn open<I: Io>(
     let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
     let damaged_segments: Vec<_> = damaged_segments.collect();
     let derived = Derived::open(io, options, budget.as_ref(), &found, clock, &mut phases)?;
-    let from = found.recover_from(&opening, &derived.ends(&opening)?)?;
+    let ends = derived.ends(&opening, found.mark.as_ref())?;
+    let Beginning { from, mark } = found.begin(&opening, &ends)?;
     derived.complete_last_keys(&opening, from.offset)?;
     let Derived {
         dispatcher,
         marks,
-        check,
+        mut check,
         queue_count,
         index_file_count,
         suspect_index_file_count,
@@ -96,6 +115,14 @@ pub(crate) fn open<I: Io>(
         Err(error) if !error.is_full() => return Err(error.into()),
         marked => marked,
     };
+    match mark {
+        Some(Mark { anchor, .. }) => {
+            check.believe_below(anchor.end());
+            dispatcher.go_on_behind(anchor.offset, anchor.store_ms);
+        }
+        // What is brought in line now would be taken for what it vouched for.
+        None => dispatched::forget(io, &options.own_dir())?,
+    }
     // Before records are dispatched: whose topic is of which kind depends on it.
     dispatcher.finish_batch_deletions()?;
     let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
@@ -147,6 +174,7 @@ pub(crate) fn open<I: Io>(
         missing: redispatch.missing,
         quarantined: quarantine.kept().to_vec(),
         queue_count,
+        has_torn_marks: found.has_torn_marks,
         rebuilt_queues: redispatch.check.rebuilt(),
         index_file_count,
         suspect_index_file_count,
@@ -160,6 +188,11 @@ pub(crate) fn open<I: Io>(
         log,
         dispatcher,
         marks,
+        dispatched: match is_read_only {
+            true => None,
+            false => Some(DispatchMarks::open(io, &options.own_dir(), &found.origin)),
+        },
+        run_id: found.origin.run_id,
         // What is only read is not known to be whole.
         state: if is_read_only {
             None
@@ -304,12 +337,18 @@ impl<I: Io> Derived<I> {
     }
 
     /// What recovery needs to know of them.
-    fn ends(&self, opening: &Opening<I>) -> Result<DerivedEnds, OpenError> {
+    fn ends(&self, opening: &Opening<I>, mark: Option<&Mark>) -> Result<DerivedEnds, OpenError> {
         let index = self.dispatcher.index.as_ref();
+        let has_marked_index = match (index, mark.and_then(|mark| mark.index)) {
+            (Some(index), Some(reach)) => index.reaches(reach),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
         let index_end = index.map(|index| index.end_physical_offset().unwrap_or(0));
         Ok(DerivedEnds {
             queues: queue_check::true_end(opening.segments(), &self.dispatcher)?,
             index: self.index_resume_offset.or(index_end),
+            has_marked_index,
         })
     }
 }

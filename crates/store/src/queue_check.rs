@@ -85,6 +85,8 @@ impl fmt::Display for RebuiltQueue {
 pub(crate) struct QueueCheck {
     /// What was remembered when the store was opened.
     marks: QueueMarks,
+    /// Entries of messages below are as who dispatched them left them.
+    believed_end: u64,
     /// Queues whose rebuild was cut short, or of which a sync has failed.
     unfinished: QueueMarks,
     doubtful: Vec<DoubtfulQueue>,
@@ -111,11 +113,18 @@ impl QueueCheck {
         Self {
             faults: faults.collect(),
             marks,
+            believed_end: 0,
             unfinished,
             doubtful,
             suspects: HashMap::new(),
             windows: HashMap::new(),
         }
+    }
+
+    /// The entries of messages below `end` are as who dispatched them left them. Those behind are
+    /// compared when their records are dispatched again.
+    pub(crate) fn believe_below(&mut self, end: u64) {
+        self.believed_end = end;
     }
 
     /// The queue has to be built again.
@@ -291,7 +300,9 @@ impl QueueCheck {
         for named in set.queues() {
             let key = (named.topic.as_ref().to_owned(), named.queue_id);
             let marked = marks.get(&key).map(|(_, max)| *max);
-            if self.has(&key) || marked == Some(named.queue.max_index()) {
+            let is_believed = marked == Some(named.queue.max_index())
+                || named.queue.max_physical_end() <= Some(self.believed_end);
+            if is_believed || self.has(&key) {
                 continue;
             }
             if let Some((index, entry)) = named.queue.last_message()?

@@ -1,10 +1,11 @@
-//! Keeping `foliomq/state` up to date.
+//! Keeping `foliomq/state` and `foliomq/dispatched` up to date.
 
 use mmap_core::Io;
 
 use message::{Parsed, RecordView};
 
 use crate::core::Core;
+use crate::dispatched::Mark;
 use crate::state::{Anchor, State};
 
 impl<I: Io> Core<I> {
@@ -29,7 +30,7 @@ impl<I: Io> Core<I> {
                 .and_then(|index| index.end_physical_offset())
                 .unwrap_or(0),
             anchor,
-            boot_id: self.io().boot_id().unwrap_or_default(),
+            boot_id: self.run_id.clone(),
             // Who is here has synced all of them.
             is_derived_in_doubt: false,
         };
@@ -47,6 +48,45 @@ impl<I: Io> Core<I> {
         if let Err(error) = open.doubt_derived() {
             tracing::warn!(%error, "the store's own state is not kept any more");
             *file = None;
+        }
+    }
+
+    /// The last record that recovery found is the next anchor, when it is synced: under messages that
+    /// come one by one and wait for their sync, the newest never is.
+    pub(crate) fn remember_later(&self) {
+        let newest = self.newest_record();
+        if let Some(open) = self.lock_state().as_mut() {
+            open.consider(newest);
+        }
+    }
+
+    /// Marks how far dispatch has come. Not once anything has failed: see
+    /// [`forget_dispatched`](Self::forget_dispatched).
+    pub(crate) fn mark_dispatched(&self) {
+        let Some(marks) = &self.dispatched else {
+            return;
+        };
+        let flushed = self.log.flushed();
+        let Some(anchor) = self.newest_record() else {
+            return;
+        };
+        // Asked behind the record: what was put since may lack entries.
+        let index = self.dispatcher.index.as_ref();
+        let is_failed =
+            self.log.failure().is_some() || index.is_some_and(|index| index.is_poisoned());
+        if !is_failed {
+            marks.write(&Mark {
+                anchor,
+                flushed,
+                index: index.map(|index| index.reach()),
+            });
+        }
+    }
+
+    /// A sync has failed: what is in memory may be lost without the machine losing power.
+    pub(crate) fn forget_dispatched(&self) {
+        if let Some(marks) = &self.dispatched {
+            marks.forget();
         }
     }
 

@@ -27,6 +27,9 @@ pub struct OpenReport {
     pub quarantined: Vec<PathBuf>,
     /// Consume queues that were there.
     pub queue_count: usize,
+    /// Whether the file `foliomq/dispatched` was damaged: the log was read from where queues and index
+    /// are synced.
+    pub has_torn_marks: bool,
     /// Queues that did not say what the log says, and were built again from all of it.
     pub rebuilt_queues: Vec<RebuiltQueue>,
     /// Index files that were there.
@@ -176,6 +179,9 @@ impl fmt::Display for OpenReport {
             let count = self.rebuilt_queues.len();
             write!(f, "; {count} queues rebuilt ({first}")?;
             f.write_str(if count > 1 { ", ...)" } else { ")" })?;
+        }
+        if self.has_torn_marks {
+            f.write_str("; foliomq/dispatched is damaged and not used")?;
         }
         if let Some(reason) = &self.log.read_only {
             write!(

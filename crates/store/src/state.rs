@@ -20,7 +20,7 @@
 //! | 56 | 4 | its length |
 //! | 60 | 4 | CRC of its body |
 //! | 64 | 8 | its store time, ms |
-//! | 72 | 47 | name of the machine's run (boot id), padded with zeros |
+//! | 72 | 47 | name of the machine's run (boot id, and a hash of what is mounted), padded with zeros |
 //! | 119 | 1 | 1: a sync of queues or index has failed, so that what the page cache holds of them proves nothing |
 //! | 120 | 8 | nothing that is synced was stored after this time, ms |
 //!
@@ -58,7 +58,7 @@ pub(crate) struct State {
     /// Where the index ended then; 0 for an empty one.
     pub(crate) index_end: u64,
     pub(crate) anchor: Option<Anchor>,
-    /// Names the run of the machine; empty where the system does not say.
+    /// Names the run of the machine ([`Io::run_id`]); empty where the system does not say.
     pub(crate) boot_id: String,
     /// A sync of queues or index has failed: the kernel may count pages of theirs as written that
     /// never were.
@@ -157,6 +157,11 @@ impl<I: Io> StateFile<I> {
                 self.last.anchor
             }
         }
+    }
+
+    /// Keeps a record in mind that may become the anchor.
+    pub(crate) fn consider(&mut self, newest: Option<Anchor>) {
+        self.candidate = newest;
     }
 
     /// Says that a sync of queues or index has failed.

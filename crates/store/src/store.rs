@@ -15,6 +15,7 @@ use crate::burst::Burst;
 use crate::clean::{CleanError, Cleaned, Cleaner};
 use crate::core::Core;
 use crate::dispatch::ArrivalListener;
+use crate::dispatched;
 use crate::error::{CloseError, DispatchError, OpenError, PutError, ReadError};
 use crate::filter::Filter;
 use crate::get::{self, Get, GetLimits, GetStatus};
@@ -98,10 +99,16 @@ impl<I: Io> MessageStore<I> {
             log,
             dispatcher,
             marks,
+            dispatched,
+            run_id,
             state,
             report,
         } = open::open(&io, &options, &clock, progress)?;
         let mark = Mutex::default();
+        let dispatched = dispatched.map(Arc::new);
+        if let Some(marks) = dispatched.clone() {
+            log.on_failure(move || marks.forget());
+        }
         let core = Core {
             io,
             options,
@@ -111,6 +118,8 @@ impl<I: Io> MessageStore<I> {
             checkpoint,
             ownership,
             flushing_derived: Mutex::default(),
+            dispatched,
+            run_id,
             mark,
             state: Mutex::new(state),
             residency: Residency::new(Arc::clone(&clock)),
@@ -126,6 +135,8 @@ impl<I: Io> MessageStore<I> {
         {
             tracing::warn!(%error, "cannot sync queues, index or checkpoint");
         }
+        core.remember_later();
+        core.mark_dispatched();
         Ok((
             Self {
                 core: Arc::new(core),
@@ -544,6 +555,7 @@ impl<I: Io> MessageStore<I> {
         // What was flushed by closing the log counts from the second time on.
         core.step_flush_derived()?;
         core.marks.save(core.log.min_offset(), &core.dispatcher);
+        dispatched::remove(&core.io, &core.options.own_dir())?;
         core.ownership.mark_closed(&core.io)?;
         Ok(())
     }

@@ -534,7 +534,7 @@ impl Io for SimIo {
         Ok(lock)
     }
 
-    fn boot_id(&self) -> Option<String> {
+    fn run_id(&self, _dirs: &[&Path]) -> Option<String> {
         Some(format!("boot-{}", self.device().boot_count))
     }
 

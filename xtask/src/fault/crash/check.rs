@@ -15,9 +15,10 @@ use super::setup::ROOT;
 /// Every file with its length and a hash of its bytes.
 pub type Files = BTreeMap<PathBuf, (u64, u64)>;
 
-/// Compares the store with the model, and lets the model forget what is gone and might be.
-pub fn recovered(store: &MessageStore<SimIo>, model: &mut Model) -> Result<()> {
-    log(store, model)?;
+/// Compares the store with the model, and lets the model forget what is gone and might be. What
+/// recovery has found is synced, unless that `may_be_later`.
+pub fn recovered(store: &MessageStore<SimIo>, model: &mut Model, may_be_later: bool) -> Result<()> {
+    log(store, model, may_be_later)?;
     let names: Vec<QueueName> = model.queues.keys().copied().collect();
     for name in names {
         let state = queue(store, model, name)
@@ -29,13 +30,13 @@ pub fn recovered(store: &MessageStore<SimIo>, model: &mut Model) -> Result<()> {
 
 /// The log is a first part of what was issued, with everything durable in it, and with nothing
 /// else.
-fn log(store: &MessageStore<SimIo>, model: &mut Model) -> Result<()> {
+fn log(store: &MessageStore<SimIo>, model: &mut Model, may_be_later: bool) -> Result<()> {
     let log = store.log();
     let (min, end) = (log.min_offset(), log.max_offset());
+    let flushed = log.flushed();
     ensure!(
-        log.flushed() == end && log.visible() == end,
-        "after recovery {} is flushed and {} visible of a log that ends at {end}",
-        log.flushed(),
+        (flushed == end || (may_be_later && flushed < end)) && log.visible() == end,
+        "after recovery {flushed} is flushed and {} visible of a log that ends at {end}",
         log.visible()
     );
     ensure!(
@@ -50,7 +51,7 @@ fn log(store: &MessageStore<SimIo>, model: &mut Model) -> Result<()> {
         .partition_point(|message| message.physical_offset < end);
     for lost in &model.issued[kept..] {
         ensure!(
-            !lost.is_durable,
+            !lost.is_durable && !lost.survives_kill,
             "acknowledged and lost: the message at {} of queue {:?}; the log ends at {end}",
             lost.physical_offset,
             lost.queue()
@@ -75,9 +76,7 @@ fn log(store: &MessageStore<SimIo>, model: &mut Model) -> Result<()> {
     if let Some(missing) = expected.next() {
         bail!("no record at {}", missing.physical_offset);
     }
-    for message in &mut model.issued {
-        message.is_durable = true;
-    }
+    model.flushed_to(flushed);
     Ok(())
 }
 

@@ -300,10 +300,9 @@ impl Machine {
             report.log.cut.is_none() || !report.quarantined.is_empty(),
             "what was cut off the log was not kept aside"
         );
-        for message in &mut self.model.issued {
-            message.is_durable |= message.survives_kill;
-        }
-        check::recovered(&store, &mut self.model)
+        // What a killed process left is synced by the services.
+        let may_be_later = report.is_power_kept && !self.setup.is_sync();
+        check::recovered(&store, &mut self.model, may_be_later)
             .with_context(|| format!("{deaths} deaths in recovery; {report}"))?;
         if self.random.once_in(2) {
             return Ok(store);
@@ -318,7 +317,8 @@ impl Machine {
         let store = self.open().context("the second opening")?;
         let after = check::files(&self.io)?;
         check::same_files(&before, &after, &self.model)?;
-        check::recovered(&store, &mut self.model).context("after the second opening")?;
+        check::recovered(&store, &mut self.model, !self.setup.is_sync())
+            .context("after the second opening")?;
         Ok(store)
     }
 }
