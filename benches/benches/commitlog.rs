@@ -38,17 +38,8 @@ fn commitlog(criterion: &mut Criterion) {
         bencher.iter(|| {
             let mut record = log
                 .prepare(&Message {
-                    topic: "BenchTopic",
-                    queue_id: 0,
-                    flag: 0,
-                    sys_flag: Default::default(),
-                    born_timestamp_ms: 1_700_000_000_000,
-                    born_host: ([127, 0, 0, 1], 1234).into(),
-                    store_host: ([127, 0, 0, 1], 10911).into(),
-                    reconsume_times: 0,
-                    prepared_transaction_offset: 0,
-                    body: black_box(&body),
                     properties: b"TAGS\x01TagA\x02",
+                    ..Message::new("BenchTopic", 0, black_box(&body))
                 })
                 .unwrap();
             log.append(&mut record, &queue).unwrap().physical_offset

@@ -12,17 +12,8 @@ const PROPERTIES: &[u8] =
 
 fn message(body: &[u8]) -> Message<'_> {
     Message {
-        topic: "BenchTopic",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1_700_000_000_000,
-        born_host: ([127, 0, 0, 1], 1234).into(),
-        store_host: ([127, 0, 0, 1], 10911).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
         properties: PROPERTIES,
+        ..Message::new("BenchTopic", 0, body)
     }
 }
 

@@ -63,17 +63,8 @@ impl Messages {
             *front = number.to_be_bytes();
         }
         Message {
-            topic: TOPIC,
-            queue_id: (number % QUEUES as u64) as i32,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1_700_000_000_000,
-            born_host: ([127, 0, 0, 1], 1234).into(),
-            store_host: ([127, 0, 0, 1], 10911).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &self.body,
             properties: &self.properties,
+            ..Message::new(TOPIC, (number % QUEUES as u64) as i32, &self.body)
         }
     }
 }

@@ -298,19 +298,7 @@ fn nobody_vouches_for_what_another_thread_is_about_to_sync() {
 }
 
 fn message(queue_id: i32) -> Message<'static> {
-    Message {
-        topic: "Topic",
-        queue_id,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: b"body",
-        properties: b"",
-    }
+    Message::new("Topic", queue_id, b"body")
 }
 
 /// Sends of 512 KiB: two buffers of 4 MiB take fewer.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use commitlog::message::{Message, RecordView, SysFlag};
+use commitlog::message::{Message, RecordView};
 use commitlog::mmap_core::OsIo;
 use commitlog::{
     CallerError, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
@@ -130,16 +130,7 @@ fn open(dir: &Path, flush: FlushMode) -> Outcome<(CommitLog, LogServices<OsIo>)>
 
 fn message() -> Message<'static> {
     Message {
-        topic: "TopicTest",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_timestamp_ms: 1_700_000_000_000,
-        born_host: ([127, 0, 0, 1], 1234).into(),
-        store_host: ([127, 0, 0, 1], 10911).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &BODY,
         properties: b"TAGS\x01TagA\x02KEYS\x01key\x02",
+        ..Message::new("TopicTest", 0, &BODY)
     }
 }

@@ -30,7 +30,7 @@
 //!     CallerError, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
 //!     QueueCursor, RecoverFrom, SystemClock, Tail,
 //! };
-//! use commitlog::message::{Message, Parsed, RecordView, SysFlag};
+//! use commitlog::message::{Message, Parsed, RecordView};
 //! use commitlog::mmap_core::{Io, OsIo};
 //!
 //! # let dir = tempfile::tempdir()?;
@@ -55,19 +55,7 @@
 //! assert_eq!(report.records, 0);
 //! let services = log.start_services()?;
 //!
-//! let message = Message {
-//!     topic: "TopicA",
-//!     queue_id: 0,
-//!     flag: 0,
-//!     sys_flag: SysFlag::default(),
-//!     born_timestamp_ms: 1_700_000_000_000,
-//!     born_host: ([127, 0, 0, 1], 1234).into(),
-//!     store_host: ([127, 0, 0, 1], 10911).into(),
-//!     reconsume_times: 0,
-//!     prepared_transaction_offset: 0,
-//!     body: b"hello",
-//!     properties: b"",
-//! };
+//! let message = Message::new("TopicA", 0, b"hello");
 //! let queue = QueueCursor::new(0);
 //! let appended = log.append(&mut log.prepare(&message)?, &queue)?;
 //! assert_eq!((appended.physical_offset, appended.queue_offset), (0, 0));

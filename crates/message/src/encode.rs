@@ -42,6 +42,27 @@ pub struct Message<'a> {
     pub properties: &'a [u8],
 }
 
+impl<'a> Message<'a> {
+    /// A message of which no more than this is known: it has no properties, was made in 1970, and
+    /// comes from nowhere.
+    pub fn new(topic: &'a str, queue_id: i32, body: &'a [u8]) -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: SysFlag::default(),
+            born_timestamp_ms: 0,
+            born_host: nowhere,
+            store_host: nowhere,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            properties: b"",
+        }
+    }
+}
+
 /// How long a message may be, and which of the record's variants is written. The default is
 /// RocketMQ's, with the one exception named at [`BatchProperties::Own`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -87,7 +87,7 @@ pub use prefetch::prefetch;
 pub use publish::Published;
 pub use sigbus::install_sigbus_handler;
 #[cfg(feature = "sim")]
-pub use sim::{CrashStyle, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
+pub use sim::{CrashStyle, Random, SimFile, SimIo, SimLock, SimMap, SimWriteGuard};
 #[cfg(all(loom, feature = "sim"))]
 pub use sim::{WatchedFile, WatchedIo, WatchedMap};
 pub use stage::{StageBuffer, StageError, StagePool};

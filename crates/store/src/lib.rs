@@ -20,17 +20,8 @@
 //! println!("{report}");
 //!
 //! let put = store.put(&Message {
-//!     topic: "orders",
-//!     queue_id: 0,
-//!     flag: 0,
-//!     sys_flag: Default::default(),
-//!     born_timestamp_ms: 1_700_000_000_000,
-//!     born_host: ([127, 0, 0, 1], 1234).into(),
-//!     store_host: ([127, 0, 0, 1], 10911).into(),
-//!     reconsume_times: 0,
-//!     prepared_transaction_offset: 0,
-//!     body: b"one coffee",
 //!     properties: b"KEYS\x01order-17\x02",
+//!     ..Message::new("orders", 0, b"one coffee")
 //! })?;
 //! put.ticket.wait()?; // as durable as `options.flush` promises; a ticket is a `Future`, too
 //!

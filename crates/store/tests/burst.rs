@@ -35,17 +35,8 @@ fn options(dir: &Path) -> StoreOptions {
 
 fn put(store: &MessageStore, queue_id: i32) {
     let message = Message {
-        topic: "Topic",
-        queue_id,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: b"body",
         properties: b"KEYS\x01key\x02",
+        ..Message::new("Topic", queue_id, b"body")
     };
     store.put(&message).unwrap();
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use message::{Message, Parsed, RecordView};
-use mmap_core::{Io, MapSlice, OsIo};
+use mmap_core::{Io, MapSlice, OsIo, Random};
 use store::{
     AllMessages, FlushMode, GetLimits, GetStatus, IndexOptions, MessageStore, StoreOptions,
 };
@@ -48,17 +48,8 @@ fn options(dir: &Path, flush: FlushMode) -> StoreOptions {
 
 fn message<'a>(topic: &'a str, queue_id: i32, body: &'a [u8], properties: &'a str) -> Message<'a> {
     Message {
-        topic,
-        queue_id,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
         properties: properties.as_bytes(),
+        ..Message::new(topic, queue_id, body)
     }
 }
 
@@ -90,11 +81,9 @@ struct Shared {
 }
 
 fn put(shared: &Shared, seed: u64) {
-    let mut number = seed;
+    let mut random = Random::new(seed);
     while !shared.stop.load(Ordering::Relaxed) {
-        number = number
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        let number = random.next();
         let which = (number >> 60) as usize % 2;
         let topic = [KEPT, DELETED][which];
         let queue_id = (number >> 40) as i32 % QUEUE_COUNT;

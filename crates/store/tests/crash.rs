@@ -10,30 +10,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod small;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use message::{Message, Parsed, RecordView};
-use mmap_core::{CrashStyle, SimIo};
+use mmap_core::{CrashStyle, Random, SimIo};
+use small::Ticks;
 use store::{
-    Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore, OpenReport,
-    PutTicket, StageOptions, StoreOptions, TagFilter,
+    Clock, FlushMode, GetLimits, GetStatus, KeyQuery, MessageStore, OpenReport, PutTicket,
+    StageOptions, StoreOptions, TagFilter,
 };
-
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// What was put, in the order of the log.
 struct Issued {
@@ -46,18 +33,6 @@ struct Issued {
     durable: bool,
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*: any generator will do, and this one needs no crate.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
-}
-
 /// How a store is opened.
 #[derive(Clone, Copy)]
 struct How {
@@ -67,14 +42,8 @@ struct How {
 }
 
 fn options(how: How) -> StoreOptions {
-    let mut options = StoreOptions::new("/store");
-    options.segment_len = 16 * 1024;
+    let mut options = small::options();
     options.queue_file_len = 20 * 32;
-    options.index = Some(IndexOptions {
-        slot_count: 16,
-        entry_count_max: 40,
-        ..IndexOptions::DEFAULT
-    });
     options.flush = how.flush;
     options.writes_extensions = how.is_extended;
     options.extension_file_len = 20 * 25 + 4;
@@ -96,17 +65,8 @@ fn put(store: &MessageStore<SimIo>, random: &mut Random, number: usize) -> (Issu
     let properties = format!("KEYS\u{1}{key}\u{2}TAGS\u{1}TagA\u{2}");
     let appended = store
         .put(&Message {
-            topic: &topic,
-            queue_id,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &body,
             properties: properties.as_bytes(),
+            ..Message::new(&topic, queue_id, &body)
         })
         .unwrap();
     let issued = Issued {
@@ -132,7 +92,7 @@ fn crash(io: &SimIo, style: CrashStyle) -> SimIo {
 /// Puts, flushes and dispatches at random, until the power fails or the process is killed; then
 /// checks.
 fn run(seed: u64, flush: FlushMode) {
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let how = How {
         flush,
         is_extended: seed.is_multiple_of(2),
@@ -300,9 +260,7 @@ fn seeds(count: u64) -> Vec<u64> {
     if let Ok(text) = std::env::var("FOLIOMQ_SEED") {
         return vec![text.parse().expect("FOLIOMQ_SEED is a number")];
     }
-    let fresh = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |elapsed| elapsed.as_nanos() as u64);
+    let fresh = Random::fresh_seed();
     (1..=count)
         .chain((0..count).map(|index| fresh.wrapping_add(index)))
         .collect()
@@ -351,7 +309,7 @@ fn a_kill_takes_what_was_staged_and_no_reader_has_seen() {
     let clock: Arc<dyn Clock> = Arc::new(Ticks::default());
     let io = SimIo::new(1);
     let store = open(&io, how, &clock).0;
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut put_some = |store: &MessageStore<SimIo>, numbers: std::ops::Range<usize>| {
         let put_one = |number| put(store, &mut random, number).0;
         numbers.map(put_one).collect::<Vec<_>>()

@@ -6,36 +6,22 @@
     reason = "a test fails by panicking"
 )]
 
+mod small;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use message::{Message, Parsed, RecordView};
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
+use small::{SEGMENT_LEN, Ticks};
 use store::{
-    AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, LastExit,
-    MessageStore, Missing, OpenError, OpenReport, RecoveryPolicy, StoreOptions,
+    AllMessages, Clock, FlushMode, GetLimits, GetStatus, KeyQuery, LastExit, MessageStore, Missing,
+    OpenError, OpenReport, RecoveryPolicy, StoreOptions,
 };
 
-const SEGMENT_LEN: u64 = 16 * 1024;
 const MARKS: &str = "/store/foliomq/dispatched";
 const TOPICS: [&str; 2] = ["Even", "Odd"];
 const QUEUE_DIRS: [&str; 2] = ["consumequeue/Even/0", "consumequeue/Odd/0"];
-
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 struct Put {
     topic: &'static str,
@@ -52,14 +38,7 @@ struct Scene {
 }
 
 fn options() -> StoreOptions {
-    let mut options = StoreOptions::new("/store");
-    options.segment_len = SEGMENT_LEN;
-    options.queue_file_len = 20 * 16;
-    options.index = Some(IndexOptions {
-        slot_count: 16,
-        entry_count_max: 40,
-        ..IndexOptions::DEFAULT
-    });
+    let mut options = small::options();
     options.flush = FlushMode::async_default();
     options
 }
@@ -99,17 +78,8 @@ impl Scene {
         let body = vec![number as u8; 300 + number % 7 * 100];
         let appended = store
             .put(&Message {
-                topic,
-                queue_id: 0,
-                flag: 0,
-                sys_flag: Default::default(),
-                born_timestamp_ms: 1,
-                born_host: ([127, 0, 0, 1], 1).into(),
-                store_host: ([127, 0, 0, 1], 2).into(),
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
                 properties: properties.as_bytes(),
+                ..Message::new(topic, 0, &body)
             })
             .unwrap();
         self.puts.push(Put {
@@ -374,21 +344,7 @@ fn a_disk_without_room_for_what_must_go_is_only_read() {
     let (store, report) = scene.open().unwrap();
     assert!(report.log.read_only.is_some(), "{report}");
     scene.check(&store, &[20]);
-    let refused = store
-        .put(&Message {
-            topic: "Even",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"",
-            properties: b"",
-        })
-        .unwrap_err();
+    let refused = store.put(&Message::new("Even", 0, b"")).unwrap_err();
     assert!(
         refused.to_string().contains("no room to keep aside"),
         "{refused}"

@@ -7,19 +7,20 @@
     reason = "a test fails by panicking"
 )]
 
+mod small;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use message::Message;
 use mmap_core::{CrashStyle, SimIo};
+use small::Ticks;
 use store::{
-    AllMessages, AppendError, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery,
-    MessageStore, PutError, PutTicket, StoreOptions, SystemClock, health,
+    AllMessages, AppendError, Clock, FlushMode, GetLimits, GetStatus, KeyQuery, MessageStore,
+    PutError, PutTicket, StoreOptions, SystemClock, health,
 };
 
-const SEGMENT_LEN: u64 = 16 * 1024;
 const SYNC: FlushMode = FlushMode::Sync {
     timeout: Duration::from_secs(20),
 };
@@ -29,29 +30,8 @@ const ASYNC: FlushMode = FlushMode::Async {
     thorough_interval: Duration::from_millis(1),
 };
 
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 fn options(flush: FlushMode) -> StoreOptions {
-    let mut options = StoreOptions::new("/store");
-    options.segment_len = SEGMENT_LEN;
-    options.queue_file_len = 20 * 16;
-    options.index = Some(IndexOptions {
-        slot_count: 16,
-        entry_count_max: 40,
-        ..IndexOptions::DEFAULT
-    });
+    let mut options = small::options();
     options.flush = flush;
     // The simulated device has a limit of its own.
     options.clean.full_percent = 90;
@@ -81,17 +61,8 @@ struct Stored {
 fn put(store: &MessageStore<SimIo>, number: usize) -> Result<Stored, PutError> {
     let (body, properties) = (body(number), format!("KEYS\u{1}key-{number}\u{2}"));
     let appended = store.put(&Message {
-        topic: "Topic",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body,
         properties: properties.as_bytes(),
+        ..Message::new("Topic", 0, &body)
     })?;
     Ok(Stored {
         number,

@@ -237,19 +237,7 @@ fn a_batch_topic_that_was_deleted_can_be_made_again_as_another_kind() {
     let (store, _) = answers::open(&set);
     assert!(store.max_offset("GoldBcq", 0).is_some());
     store.delete_topic("GoldBcq").unwrap();
-    let message = message::Message {
-        topic: "GoldBcq",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: b"simple",
-        properties: b"",
-    };
+    let message = message::Message::new("GoldBcq", 0, b"simple");
     assert_eq!(store.put(&message).unwrap().queue_offset, 0);
     // Not closed, and the whole log is read again.
     drop(store);

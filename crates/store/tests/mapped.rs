@@ -35,19 +35,11 @@ fn body(number: i64) -> Vec<u8> {
 }
 
 fn put(store: &MessageStore, number: i64) {
-    let put = store.put(&Message {
-        topic: "Topic",
-        queue_id: (number % QUEUES) as i32,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &body(number),
-        properties: b"",
-    });
+    let put = store.put(&Message::new(
+        "Topic",
+        (number % QUEUES) as i32,
+        &body(number),
+    ));
     assert_eq!(put.unwrap().queue_offset, number / QUEUES);
 }
 

@@ -11,49 +11,23 @@
 )]
 
 mod golden;
+mod small;
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use golden::GoldenSet;
 use message::{Message, RecordView};
-use mmap_core::{CrashStyle, Io, OsIo, SimIo};
+use mmap_core::{CrashStyle, Io, OsIo, Random, SimIo};
+use small::{Ticks, options};
 use store::offline::{
     self, ExportRange, Finding, FindingKind, RebuildSelection, VerifyOptions, VerifyReport,
 };
-use store::{Clock, IndexOptions, MessageStore, NoProgress, StoreOptions};
+use store::{MessageStore, NoProgress, StoreOptions};
 
 const MESSAGE_COUNT: u64 = 120;
-
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn options() -> StoreOptions {
-    let mut options = StoreOptions::new("/store");
-    options.segment_len = 16 * 1024;
-    options.queue_file_len = 20 * 16;
-    options.index = Some(IndexOptions {
-        slot_count: 16,
-        entry_count_max: 40,
-        ..IndexOptions::DEFAULT
-    });
-    options
-}
 
 fn open(io: &SimIo) -> MessageStore<SimIo> {
     let clock = Arc::new(Ticks::default());
@@ -70,17 +44,12 @@ fn closed_store(seed: u64) -> SimIo {
         let properties = format!("KEYS\u{1}key{number}\u{2}");
         store
             .put(&Message {
-                topic: if number % 3 == 0 { "Third" } else { "Other" },
-                queue_id: (number % 2) as i32,
-                flag: 0,
-                sys_flag: Default::default(),
-                born_timestamp_ms: 1,
-                born_host: ([127, 0, 0, 1], 1).into(),
-                store_host: ([127, 0, 0, 1], 2).into(),
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &[number as u8; 300],
                 properties: properties.as_bytes(),
+                ..Message::new(
+                    if number % 3 == 0 { "Third" } else { "Other" },
+                    (number % 2) as i32,
+                    &[number as u8; 300],
+                )
             })
             .unwrap();
     }
@@ -169,18 +138,11 @@ fn a_file_that_cannot_be_read_is_a_finding() {
 fn no_bytes_make_a_tool_panic() {
     let seed = match std::env::var("FOLIOMQ_SEED") {
         Ok(seed) => seed.parse().expect("FOLIOMQ_SEED is a number"),
-        Err(_) => u64::from(std::process::id()) << 20 | 0x5eed,
+        Err(_) => Random::fresh_seed(),
     };
     println!("FOLIOMQ_SEED={seed}");
-    let mut random = seed;
-    let mut next = |bound: u64| {
-        // SplitMix64.
-        random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = random;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % bound
-    };
+    let mut random = Random::new(seed);
+    let mut next = |bound: u64| random.below(bound);
     for name in ["special", "killed"] {
         let set = GoldenSet::unpack(name);
         let files = files_of(set.store_dir());

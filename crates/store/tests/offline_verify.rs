@@ -341,17 +341,8 @@ fn put(store: &MessageStore, number: u32) {
     let text = format!("KEYS\x01key{number}\x02");
     store
         .put(&message::Message {
-            topic: "T",
-            queue_id: (number % 4).cast_signed(),
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &[7; 200],
             properties: text.as_bytes(),
+            ..message::Message::new("T", (number % 4).cast_signed(), &[7; 200])
         })
         .unwrap();
 }

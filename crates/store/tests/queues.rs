@@ -7,40 +7,25 @@
     reason = "a test fails by panicking"
 )]
 
+mod small;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use message::Message;
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
+use small::{ENTRIES_PER_FILE, SEGMENT_LEN, Ticks};
 use store::offline::{self, RebuildSelection};
 use store::{
-    AllMessages, Clock, Filter, FlushMode, GetLimits, GetStatus, IndexOptions, LastExit,
-    MessageStore, NoProgress, OpenReport, QueueFault, StoreOptions, TagFilter,
+    AllMessages, Clock, Filter, FlushMode, GetLimits, GetStatus, LastExit, MessageStore,
+    NoProgress, OpenReport, QueueFault, StoreOptions, TagFilter,
 };
 
-const SEGMENT_LEN: u64 = 16 * 1024;
-const ENTRIES_PER_FILE: u64 = 16;
 const FILE_LEN: u64 = 20 * ENTRIES_PER_FILE;
 /// `Rare` gets every message of the beginning, `Often` the others: recovery sees none of `Rare`.
 const RARE_COUNT: usize = 40;
-
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 #[derive(Clone)]
 struct Put {
@@ -93,16 +78,9 @@ impl Scene {
     }
 
     fn options(&self) -> StoreOptions {
-        let mut options = StoreOptions::new("/store");
-        options.segment_len = SEGMENT_LEN;
-        options.queue_file_len = FILE_LEN;
+        let mut options = small::options();
         options.writes_extensions = self.has_extensions;
         options.extension_file_len = 20 * 10 + 4;
-        options.index = Some(IndexOptions {
-            slot_count: 16,
-            entry_count_max: 40,
-            ..IndexOptions::DEFAULT
-        });
         options.flush = FlushMode::async_default();
         options
     }
@@ -135,17 +113,8 @@ impl Scene {
         let body = vec![number as u8; 300 + number % 7 * 100];
         let appended = store
             .put(&Message {
-                topic,
-                queue_id: 0,
-                flag: 0,
-                sys_flag: Default::default(),
-                born_timestamp_ms: 1,
-                born_host: ([127, 0, 0, 1], 1).into(),
-                store_host: ([127, 0, 0, 1], 2).into(),
-                reconsume_times: 0,
-                prepared_transaction_offset: 0,
-                body: &body,
                 properties: properties.as_bytes(),
+                ..Message::new(topic, 0, &body)
             })
             .unwrap();
         self.puts.push(Put {

@@ -37,17 +37,8 @@ fn put(store: &MessageStore, number: usize) {
         format!("UNIQ_KEY\u{1}ID{number:030}\u{2}KEYS\u{1}key{number}\u{2}TAGS\u{1}T\u{2}");
     let body = format!("body {number}");
     let put = store.put(&Message {
-        topic: TOPIC,
-        queue_id: (number % 3) as i32,
-        flag: 0,
-        sys_flag: Default::default(),
-        born_timestamp_ms: 1,
-        born_host: ([127, 0, 0, 1], 1).into(),
-        store_host: ([127, 0, 0, 1], 2).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: body.as_bytes(),
         properties: properties.as_bytes(),
+        ..Message::new(TOPIC, (number % 3) as i32, body.as_bytes())
     });
     assert_eq!(put.unwrap().queue_offset, (number / 3) as i64);
 }

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use mmap_core::Random;
 use remoting::{Command, RequestCode, SerializeType};
 
 use crate::support::{PATIENCE, Served, connect, pull, send, until};
@@ -68,14 +69,9 @@ fn what_is_no_frame_closes_its_own_connection_only() {
         nested("[", ""),
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
     ];
-    let mut seed = 0x5EED_u64;
-    println!("random bytes from seed {seed:#x}");
+    let mut random = Random::new(0x5EED);
     for len in (1..200).step_by(7) {
-        let bytes = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) as u8
-        });
-        let mut bytes: Vec<u8> = bytes.take(len).collect();
+        let mut bytes = random.bytes(len);
         // Half of them as the inside of a frame that is one.
         if len % 2 == 0 {
             bytes = header_frame(&bytes);

@@ -9,7 +9,7 @@ use commitlog::{
     CallerError, Clock, CommitLog, CommitLogOptions, CrcCheck, DirQuarantine, FlushMode, Known,
     LogError, RecoverFrom, RecoveryReport, StageOptions, Tail,
 };
-use message::{Message, Parsed, RecordView, SysFlag};
+use message::{Message, Parsed, RecordView};
 use mmap_core::{Io, SimIo};
 
 pub(crate) const SEGMENT_LEN: u64 = 16 * 1024;
@@ -94,17 +94,8 @@ impl Record {
 
 pub(crate) fn message<'a>(queue_id: i32, body: &'a [u8], properties: &'a [u8]) -> Message<'a> {
     Message {
-        topic: "TopicTest",
-        queue_id,
-        flag: 0,
-        sys_flag: SysFlag::default(),
-        born_timestamp_ms: START_MS,
-        born_host: ([127, 0, 0, 1], 1234).into(),
-        store_host: ([127, 0, 0, 1], 10911).into(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
         properties,
+        ..Message::new("TopicTest", queue_id, body)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use commitlog::{FlushMode, LogWarmUp, PutTicket, QueueCursor};
-use mmap_core::{CrashStyle, SimIo, WarmUp};
+use mmap_core::{CrashStyle, Random, SimIo, WarmUp};
 
 use crate::common::{
     Opened, Record, STAGED, TestClock, from_start, message, options, try_open, visible_records,
@@ -16,32 +16,20 @@ use crate::common::{
 const SEEDS: u64 = 150;
 const LIVES: usize = 4;
 
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+fn mostly_below(random: &mut Random, usual: u64, sometimes: u64) -> u64 {
+    let end = if random.below(6) == 0 {
+        sometimes
+    } else {
+        usual
+    };
+    random.below(end)
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn mostly_below(&mut self, usual: u64, sometimes: u64) -> u64 {
-        let end = if self.below(6) == 0 { sometimes } else { usual };
-        self.below(end)
-    }
-
-    fn style(&mut self) -> CrashStyle {
-        match self.below(5) {
-            0 => CrashStyle::KillProcess,
-            1 => CrashStyle::LoseUnsynced,
-            _ => CrashStyle::Tear,
-        }
+fn style(random: &mut Random) -> CrashStyle {
+    match random.below(5) {
+        0 => CrashStyle::KillProcess,
+        1 => CrashStyle::LoseUnsynced,
+        _ => CrashStyle::Tear,
     }
 }
 
@@ -66,9 +54,9 @@ fn live(
     for _ in 0..random.below(80) {
         match random.below(10) {
             0..6 => {
-                let len = random.mostly_below(700, 6_000) as usize;
+                let len = mostly_below(random, 700, 6_000) as usize;
                 let body: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
-                let name_len = random.mostly_below(40, 1_500) as usize;
+                let name_len = mostly_below(random, 40, 1_500) as usize;
                 let properties = format!("KEYS\x01{}\x02", "k".repeat(name_len + 1)).into_bytes();
                 let message = message(0, &body, &properties);
                 let appended = log
@@ -121,7 +109,7 @@ fn live(
 }
 
 fn run(seed: u64, flush: FlushMode) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut io = SimIo::new(seed);
     let is_sync = matches!(flush, FlushMode::Sync { .. });
     let mut options = options(flush);
@@ -138,7 +126,7 @@ fn run(seed: u64, flush: FlushMode) {
     let mut opened = reopen(&io);
     for life in 0..LIVES {
         let (issued, durable_count, written) = live(opened, &io, is_sync, &mut random);
-        let style = random.style();
+        let style = style(&mut random);
         io = io.crash(style);
         let after = reopen(&io);
         let context = format!("SEED={seed} life {life} {style:?} {flush:?}");

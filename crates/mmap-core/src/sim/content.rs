@@ -15,7 +15,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::faults::Random;
+use super::random::Random;
 use super::space::SpaceMeter;
 use super::{CrashStyle, PAGE_LEN, SECTOR_LEN, SimIo};
 use crate::error::IoError;

@@ -1,33 +1,6 @@
-//! Which operations of the simulated device fail, and where its randomness comes from.
+//! Which operations of the simulated device fail.
 
 use std::io;
-
-/// A small generator (SplitMix64): the same seed gives the same numbers on every machine.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to `most`, both included.
-    pub(super) fn up_to(&mut self, most: usize) -> usize {
-        (self.next() % (most as u64 + 1)) as usize
-    }
-
-    pub(super) fn coin(&mut self) -> bool {
-        self.next() & 1 == 1
-    }
-}
 
 /// The operations that will fail.
 #[derive(Debug, Default)]

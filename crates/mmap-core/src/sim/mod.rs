@@ -24,6 +24,7 @@ mod content;
 mod faults;
 mod file;
 mod namespace;
+mod random;
 mod space;
 #[cfg(loom)]
 mod watched;
@@ -38,11 +39,12 @@ use std::time::{Duration, SystemTime};
 
 pub use content::{SimMap, SimWriteGuard};
 pub use file::SimFile;
+pub use random::Random;
 #[cfg(loom)]
 pub use watched::{WatchedFile, WatchedIo, WatchedMap};
 
 use content::Inode;
-use faults::{Effect, Faults, Random, Span};
+use faults::{Effect, Faults, Span};
 use namespace::{Namespace, Node, parent};
 use space::SpaceMeter;
 

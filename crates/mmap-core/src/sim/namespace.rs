@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::CrashStyle;
 use super::content::Inode;
-use super::faults::Random;
+use super::random::Random;
 
 /// What a name stands for.
 #[derive(Clone, Debug)]

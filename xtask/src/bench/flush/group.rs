@@ -120,17 +120,8 @@ fn run_store(dir: &Path, producers: usize, duration: Duration) -> Result<(f64, H
     let body = [b'x'; RECORD_LEN];
     let found = produce(producers, duration, || {
         let appended = store.put(&Message {
-            topic: "BenchTopic",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1_700_000_000_000,
-            born_host: ([127, 0, 0, 1], 1234).into(),
-            store_host: ([127, 0, 0, 1], 10911).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &body,
             properties: b"TAGS\x01TagA\x02",
+            ..Message::new("BenchTopic", 0, &body)
         })?;
         appended.ticket.wait()?;
         Ok(())

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use mmap_core::{Advice, AppendRegion, IoFile, OsMap, RawMap};
+use mmap_core::{Advice, AppendRegion, IoFile, OsMap, Random, RawMap};
 
 use super::super::classic::sum_region;
 use super::super::cost;
-use super::super::files::{Blocks, Scatter, TestFile, await_unmapped, sum};
+use super::super::files::{Blocks, TestFile, await_unmapped, sum};
 use super::super::report::{Column, Common, Plot, Report, Table};
 use super::{FAULTS, RATE};
 
@@ -104,10 +104,10 @@ fn touch(file: &TestFile, name: &str, told: Told, table: &mut Table) -> Result<(
     tell(region.map(), name, told, table)?;
     let before = cost::device_bytes_read()?;
     let mut times = Vec::with_capacity(TOUCH_COUNT);
-    let mut scatter = Scatter::new(7);
+    let mut random = Random::new(7);
     let mut found = 0_u64;
     for _ in 0..TOUCH_COUNT {
-        let start = scatter.below(file.len() / 4096) * 4096;
+        let start = random.below(file.len() / 4096) * 4096;
         let begun = Instant::now();
         found = found.wrapping_add(read(file, &region, told, start)?);
         times.push(begun.elapsed());

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use mmap_core::IoFile;
+use mmap_core::{IoFile, Random};
 
 use super::super::cost::{self, Cost};
-use super::super::files::{Scatter, TestFile, await_unmapped, size, sum};
+use super::super::files::{TestFile, await_unmapped, size, sum};
 use super::super::report::{Column, Common, Plot, Report, Table};
 use super::{FAULTS, RATE};
 
@@ -82,11 +82,11 @@ fn mapped(dir: &Path, file_len: u64, total: u64) -> Result<(Cost, f64)> {
     })?;
     let (file, region) = last;
     let records = region.published() / RECORD_LEN;
-    let mut scatter = Scatter::new(1);
+    let mut random = Random::new(1);
     let started = Instant::now();
     let mut found = 0_u64;
     for _ in 0..READ_COUNT {
-        let start = scatter.below(records as u64) as usize * RECORD_LEN;
+        let start = random.below(records as u64) as usize * RECORD_LEN;
         let bytes = region.bytes(start..start + RECORD_LEN).unwrap_or_default();
         found = found.wrapping_add(sum(bytes));
     }
@@ -115,12 +115,12 @@ fn called(dir: &Path, file_len: u64, total: u64) -> Result<(Cost, f64)> {
         }
     })?;
     let (file, written) = last;
-    let mut scatter = Scatter::new(1);
+    let mut random = Random::new(1);
     let mut buf = [0; RECORD_LEN];
     let started = Instant::now();
     let mut found = 0_u64;
     for _ in 0..READ_COUNT {
-        let offset = scatter.below(written / RECORD_LEN as u64) * RECORD_LEN as u64;
+        let offset = random.below(written / RECORD_LEN as u64) * RECORD_LEN as u64;
         file.file().read_exact_at(&mut buf, offset)?;
         found = found.wrapping_add(sum(&buf));
     }

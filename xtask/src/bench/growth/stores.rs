@@ -5,6 +5,7 @@ use std::{hint, thread};
 
 use anyhow::{Result, ensure};
 use benches::{Messages, TOPIC};
+use mmap_core::Random;
 use store::{AllMessages, GetLimits, MessageStore, StoreOptions};
 use tempfile::TempDir;
 
@@ -35,7 +36,7 @@ struct Grown {
     _dir: TempDir,
     queues: i32,
     next: u64,
-    random: u64,
+    random: Random,
 }
 
 /// From one segment to a thousand.
@@ -133,7 +134,7 @@ impl Grown {
             _dir: dir,
             queues,
             next: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
+            random: Random::new(1),
         })
     }
 
@@ -160,10 +161,10 @@ impl Grown {
         let mut count = 0;
         let mut sum = 0_u64;
         for _ in 0..reads {
-            let queue = (self.random() % self.queues as u64) as i32;
+            let queue = self.random.below(self.queues as u64) as i32;
             let end = self.store.max_offset(TOPIC, queue).unwrap_or(0);
             let places = end.min(last).saturating_sub(READ_COUNT as i64).max(0);
-            let back = (self.random() % (places.unsigned_abs() + 1)).cast_signed();
+            let back = self.random.below(places.unsigned_abs() + 1).cast_signed();
             let offset = (end - READ_COUNT as i64 - back).max(0);
             let got = self
                 .store
@@ -177,13 +178,5 @@ impl Grown {
         hint::black_box(sum);
         ensure!(count > 0, "no messages were found");
         Ok(count)
-    }
-
-    /// xorshift: the same places in each run.
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
     }
 }

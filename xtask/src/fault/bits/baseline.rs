@@ -190,17 +190,12 @@ fn write_own(root: &Path, is_closed: bool) -> Result<()> {
         let properties =
             format!("UNIQ_KEY\u{1}ID{number:030}\u{2}KEYS\u{1}key{number}\u{2}TAGS\u{1}T\u{2}");
         store.put(&Message {
-            topic: ["Orders", "Payments", "Refunds"][number % 3],
-            queue_id: (number / 3 % 2) as i32,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &vec![number as u8; 100 + number % 13 * 100],
             properties: properties.as_bytes(),
+            ..Message::new(
+                ["Orders", "Payments", "Refunds"][number % 3],
+                (number / 3 % 2) as i32,
+                &vec![number as u8; 100 + number % 13 * 100],
+            )
         })?;
     }
     store.log().flush_now()?;
