@@ -1,19 +1,25 @@
-//! The echo server: answers each request with a minimal response and does nothing else. What it
-//! reaches is what sockets and wake-ups alone allow on the machine.
+//! The echo server: answers each request with a minimal response, a pull with as many bytes as a
+//! broker has for it, and does nothing else. What it reaches is what sockets and wake-ups alone allow
+//! on the machine.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use anyhow::{Context, Result};
 use rustix::event::epoll;
 
-use super::frames::{AnswerReader, OPAQUE_BASE};
+use super::frames::{Answer, AnswerReader, OPAQUE_BASE, PULL_MESSAGE};
 use super::load::{be_u32, frame_len};
 
 /// As many as the broker has.
 const THREADS: usize = 2;
 const READ_CHUNK: usize = 256 * 1024;
+/// Messages of a pull.
+const PULL_COUNT: u64 = 32;
+/// Bytes of them, as a broker keeps the generator's sends of 1 KiB.
+const PULLED_LEN: usize = PULL_COUNT as usize * 1215;
+static PULLED: [u8; PULLED_LEN] = [b'x'; PULLED_LEN];
 
 /// Serves until the process is killed.
 pub(super) fn serve(address: SocketAddr) -> Result<()> {
@@ -76,17 +82,20 @@ struct Connection {
     inbox: Vec<u8>,
     filled: usize,
     outbox: Vec<u8>,
+    /// Positions in `outbox` behind which the messages of a pull are to go out.
+    pulled_at: Vec<usize>,
     reader: AnswerReader,
 }
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        let reader = AnswerReader::default();
+        let reader = AnswerReader::of_requests();
         Self {
             stream,
             inbox: vec![0; READ_CHUNK],
             filled: 0,
             outbox: Vec::new(),
+            pulled_at: Vec::new(),
             reader,
         }
     }
@@ -119,7 +128,15 @@ impl Connection {
                 .get(at + 8..at + 8 + header_len)
                 .context("header")?;
             let request = self.reader.read(header).context("not JSON")?;
-            push_answer(&mut self.outbox, OPAQUE_BASE + request.slot);
+            let body_len = if request.code == PULL_MESSAGE {
+                PULLED_LEN
+            } else {
+                0
+            };
+            push_answer(&mut self.outbox, &request, body_len);
+            if body_len > 0 {
+                self.pulled_at.push(self.outbox.len());
+            }
             at += len;
         }
         self.inbox.copy_within(at..self.filled, 0);
@@ -132,10 +149,19 @@ impl Connection {
 
     /// Blocks where the socket is full: the generator always reads.
     fn write(&mut self) -> Result<()> {
-        let mut rest = &self.outbox[..];
-        while !rest.is_empty() {
-            match self.stream.write(rest) {
-                Ok(len) => rest = &rest[len..],
+        let mut pieces = Vec::with_capacity(2 * self.pulled_at.len() + 1);
+        let mut from = 0;
+        for end in self.pulled_at.drain(..) {
+            pieces.push(IoSlice::new(&self.outbox[from..end]));
+            pieces.push(IoSlice::new(&PULLED));
+            from = end;
+        }
+        pieces.push(IoSlice::new(&self.outbox[from..]));
+        let mut rest = &mut pieces[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while rest.iter().any(|piece| !piece.is_empty()) {
+            match self.stream.write_vectored(rest) {
+                Ok(len) => IoSlice::advance_slices(&mut rest, len),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
                 Err(error) => return Err(error.into()),
             }
@@ -145,22 +171,37 @@ impl Connection {
     }
 }
 
-/// 128 bytes on the wire, the size of a broker's answer to a send.
-fn push_answer(out: &mut Vec<u8>, opaque: u32) {
+/// 128 bytes on the wire, the size of a broker's answer to a send; of a pull more, and then
+/// `body_len` bytes that follow.
+fn push_answer(out: &mut Vec<u8>, request: &Answer, body_len: usize) {
     const LEN: usize = 128;
+    const LEN_OF_PULL: usize = 256;
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
-    out.extend_from_slice(b"{\"code\":0,\"flag\":1,\"language\":\"RUST\",\"opaque\":");
-    let mut digits = [0u8; 10];
-    let mut rest = opaque;
+    out.extend_from_slice(b"{\"code\":0,");
+    let mut len = LEN;
+    if let Some(offset) = request.next_offset {
+        len = LEN_OF_PULL;
+        out.extend_from_slice(b"\"extFields\":{\"nextBeginOffset\":\"");
+        push_digits::<15>(out, offset + PULL_COUNT);
+        out.extend_from_slice(b"\"},");
+    }
+    out.extend_from_slice(b"\"flag\":1,\"language\":\"RUST\",\"opaque\":");
+    push_digits::<10>(out, u64::from(OPAQUE_BASE + request.slot));
+    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479");
+    out.resize(start + len - 1, b' ');
+    out.push(b'}');
+    let frame_len = (len - 4 + body_len) as u32;
+    out[start..start + 4].copy_from_slice(&frame_len.to_be_bytes());
+    out[start + 4..start + 8].copy_from_slice(&(len as u32 - 8).to_be_bytes());
+}
+
+fn push_digits<const COUNT: usize>(out: &mut Vec<u8>, value: u64) {
+    let mut digits = [0; COUNT];
+    let mut rest = value;
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
     out.extend_from_slice(&digits);
-    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479");
-    out.resize(start + LEN - 1, b' ');
-    out.push(b'}');
-    out[start..start + 4].copy_from_slice(&(LEN as u32 - 4).to_be_bytes());
-    out[start + 4..start + 8].copy_from_slice(&(LEN as u32 - 8).to_be_bytes());
 }

@@ -4,7 +4,7 @@
 /// Requests of the messages' kind: `SEND_MESSAGE_V2`, `SEND_BATCH_MESSAGE`, `PULL_MESSAGE`.
 const SEND_MESSAGE_V2: i32 = 310;
 const SEND_BATCH_MESSAGE: i32 = 320;
-const PULL_MESSAGE: i32 = 11;
+pub(super) const PULL_MESSAGE: i32 = 11;
 /// Added to a slot's number, so that each opaque has ten digits.
 pub(super) const OPAQUE_BASE: u32 = 1_000_000_000;
 /// What is patched: as many digits as stand in the template.
@@ -177,30 +177,52 @@ fn u32_of(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// What the generator needs to know of a response.
+/// What the generator needs to know of a response, and the echo server of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) code: i32,
     pub(super) slot: u32,
-    /// Of a pull: where the next one begins.
+    /// Of a pull: where the next one begins; of the request where it begins itself.
     pub(super) next_offset: Option<u64>,
 }
 
 /// Finds numbers in JSON headers; remembers where they stood last time, since a server writes
 /// all its answers alike.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AnswerReader {
     code_at: usize,
     opaque_at: usize,
     next_offset_at: usize,
+    /// As what the offset of a pull stands there.
+    offset_name: &'static [u8],
+}
+
+impl Default for AnswerReader {
+    fn default() -> Self {
+        Self::of(b"\"nextBeginOffset\":\"")
+    }
 }
 
 impl AnswerReader {
+    /// Reads the generator's requests instead.
+    pub(super) fn of_requests() -> Self {
+        Self::of(b"\"queueOffset\":\"")
+    }
+
+    fn of(offset_name: &'static [u8]) -> Self {
+        Self {
+            code_at: 0,
+            opaque_at: 0,
+            next_offset_at: 0,
+            offset_name,
+        }
+    }
+
     /// Reads a response's header; `None` where it is not JSON as RocketMQ's servers write it.
     pub(super) fn read(&mut self, header: &[u8]) -> Option<Answer> {
         let code = number_after(header, b"\"code\":", &mut self.code_at)?;
         let opaque = number_after(header, b"\"opaque\":", &mut self.opaque_at)?;
-        let next_offset = number_after(header, b"\"nextBeginOffset\":\"", &mut self.next_offset_at);
+        let next_offset = number_after(header, self.offset_name, &mut self.next_offset_at);
         let slot = u32::try_from(opaque).ok()?.checked_sub(OPAQUE_BASE)?;
         Some(Answer {
             code: i32::try_from(code).ok()?,

@@ -31,7 +31,8 @@ pub(super) struct Load {
     pub(super) threads: usize,
 }
 
-/// Sends, or pulls with a cursor for each connection.
+/// Sends, or pulls with a cursor for each request that is outstanding: those of one connection go
+/// through queues of their own.
 #[derive(Debug, Clone)]
 pub(super) enum LoadKind {
     Send(Template),
@@ -239,10 +240,18 @@ struct Connection {
     inbox: Vec<u8>,
     filled: usize,
     issued_at: Vec<Instant>,
+    /// Where the last send went.
     queue: u8,
-    /// Of a pull: where it reads next, and where its outstanding request began.
-    cursor: u64,
+    /// One for each slot.
+    cursors: Vec<Cursor>,
     reader: AnswerReader,
+}
+
+/// Of pulls that follow each other.
+struct Cursor {
+    queue: u8,
+    /// Where the outstanding pull began.
+    offset: u64,
 }
 
 impl Connection {
@@ -260,7 +269,12 @@ impl Connection {
             filled: 0,
             issued_at: vec![Instant::now(); load.window],
             queue: (number % usize::from(QUEUES)) as u8,
-            cursor: 0,
+            cursors: (number..number + load.window)
+                .map(|number| Cursor {
+                    queue: (number % usize::from(QUEUES)) as u8,
+                    offset: 0,
+                })
+                .collect(),
             reader: AnswerReader::default(),
         })
     }
@@ -273,7 +287,8 @@ impl Connection {
                 template.push(&mut self.outbox, slot, self.queue, sequence);
             }
             LoadKind::Pull { template, .. } => {
-                template.push_pull(&mut self.outbox, slot, self.queue, self.cursor);
+                let Cursor { queue, offset } = self.cursors[slot as usize];
+                template.push_pull(&mut self.outbox, slot, queue, offset);
             }
         }
     }
@@ -319,6 +334,7 @@ impl Connection {
             self.issue(load, slot, sequence, now);
             at += len;
         }
+        // Often nothing is left; else at most a part of one answer.
         self.inbox.copy_within(at..self.filled, 0);
         self.filled -= at;
         Ok(())
@@ -341,23 +357,22 @@ impl Connection {
             .reader
             .read(header)
             .with_context(|| format!("not an answer: {}", String::from_utf8_lossy(header)))?;
+        let slot = answer.slot as usize;
+        let issued_at = self.issued_at.get(slot).context("an unknown opaque")?;
         let messages = match &load.kind {
             LoadKind::Send(template) if answer.code == CODE_SUCCESS => template.message_count(),
             LoadKind::Pull { ends, .. } if answer.code == CODE_SUCCESS => {
                 let next = answer
                     .next_offset
                     .context("a pull without nextBeginOffset")?;
-                let pulled = next.saturating_sub(self.cursor);
-                let end = ends[usize::from(self.queue)];
-                self.cursor = if next + 32 > end { 0 } else { next };
+                let cursor = &mut self.cursors[slot];
+                let pulled = next.saturating_sub(cursor.offset);
+                let end = ends[usize::from(cursor.queue)];
+                cursor.offset = if next + 32 > end { 0 } else { next };
                 pulled
             }
             _ => bail!("refused: {}", String::from_utf8_lossy(header)),
         };
-        let issued_at = self
-            .issued_at
-            .get(answer.slot as usize)
-            .context("an unknown opaque")?;
         tally.count(messages, now.duration_since(*issued_at));
         Ok(answer.slot)
     }

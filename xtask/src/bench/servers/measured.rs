@@ -133,6 +133,16 @@ pub(in crate::bench) struct Measured {
 impl Measured {
     /// Starts a server with its store in a new directory below `base`.
     pub(in crate::bench) fn start(kind: Kind, flush: Flush, base: &Path) -> Result<Self> {
+        Self::start_with(kind, flush, base, &[])
+    }
+
+    /// As [`start`](Self::start), with more lines in our broker's configuration.
+    pub(in crate::bench) fn start_with(
+        kind: Kind,
+        flush: Flush,
+        base: &Path,
+        settings: &[String],
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(base)?;
         let address = process::free_address()?;
         let name_server_address = process::free_address()?;
@@ -151,7 +161,7 @@ impl Measured {
                 command.args(["--listen", &address.to_string()]);
                 command.args(["--namesrv-listen", &name_server_address.to_string()]);
                 let conf = dir.path().join("broker.conf");
-                fs::write(&conf, format!("{}\n", flush.key()))?;
+                fs::write(&conf, format!("{}\n{}\n", flush.key(), settings.join("\n")))?;
                 command.arg("-c").arg(conf);
                 command
             }

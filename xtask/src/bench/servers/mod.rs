@@ -28,8 +28,9 @@ const ABOUT: &str = "One load generator that speaks the wire protocol, an echo s
 and does nothing else (what sockets and wake-ups allow here), our broker, and Apache RocketMQ 5.3.3 \
 with the flags of its `runbroker.sh`, each a process of its own on the same processors. They are \
 measured in turn, row by row; those that wait are stopped (SIGSTOP). `16 x 4` is 16 connections \
-with 4 requests outstanding on each. Messages with TAGS, KEYS and UNIQ_KEY; \
-pulls by cursors over four queues. CPU is the server's.";
+with 4 requests outstanding on each: of pulls, with four cursors, which go through a queue each. \
+Messages with TAGS, KEYS and UNIQ_KEY, pulled by cursors over four queues; the echo server has as many \
+bytes for each pull, always the same. CPU is the server's.";
 
 /// What `cargo xtask bench servers` takes.
 #[derive(Debug, Args)]
@@ -54,6 +55,9 @@ pub struct ServersArguments {
     /// Seconds of load before the first measurement, so that a JVM has compiled its code.
     #[arg(long, default_value_t = 15)]
     warm_up_seconds: u64,
+    /// A line more in our broker's configuration, to see what a key is worth.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Generator threads.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -87,7 +91,7 @@ enum Work {
 fn rows(arguments: &ServersArguments) -> Vec<Row> {
     const SENDS: &[(usize, usize)] = &[(1, 1), (1, 64), (16, 1), (64, 1), (64, 16)];
     const BATCHES: &[(usize, usize)] = &[(4, 4)];
-    const PULLS: &[(usize, usize)] = &[(1, 1), (4, 1), (16, 1)];
+    const PULLS: &[(usize, usize)] = &[(1, 1), (4, 1), (16, 1), (1, 4), (4, 4), (16, 4)];
     let mut rows = Vec::new();
     for body_len in &arguments.bodies {
         for (work, name, shapes) in [
@@ -122,8 +126,9 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
     let mut running = Vec::new();
     for kind in &arguments.servers {
         eprintln!("starting {}", kind.name());
-        let server =
-            Measured::start(*kind, arguments.flush, &common.base()).with_context(|| kind.name())?;
+        let (flush, base) = (arguments.flush, common.base());
+        let server = Measured::start_with(*kind, flush, &base, &arguments.settings)
+            .with_context(|| kind.name())?;
         warm(&server, warm_up)?;
         server.pause()?;
         running.push(server);
@@ -134,9 +139,6 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
         eprintln!("{}", row.name);
         for _ in 0..common.rounds() {
             for server in &running {
-                if server.kind == Kind::Echo && row.work == Work::Pull {
-                    continue;
-                }
                 if row.work != Work::Pull && server.kind != Kind::Echo {
                     let millis = duration.as_millis() as usize;
                     memory::bring_back(WRITTEN_PER_SECOND_MAX / 1000 * millis);
@@ -204,7 +206,11 @@ fn measure(
         Work::Batch => LoadKind::Send(Template::batch(&topic, row.body_len, BATCH_COUNT)),
         Work::Pull => LoadKind::Pull {
             template: Template::pull(&topic, "bench_group", PULL_COUNT),
-            ends: queue_ends(server, &topic)?,
+            ends: match server.kind {
+                // Its queues have no end.
+                Kind::Echo => vec![u64::MAX; usize::from(QUEUES)],
+                Kind::Ours | Kind::Java => queue_ends(server, &topic)?,
+            },
         },
     };
     let load = Load {
