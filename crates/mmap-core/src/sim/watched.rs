@@ -253,8 +253,8 @@ impl Io for WatchedIo {
         self.io.space(path)
     }
 
-    fn boot_id(&self) -> Option<String> {
-        self.io.boot_id()
+    fn run_id(&self, dirs: &[&Path]) -> Option<String> {
+        self.io.run_id(dirs)
     }
 }
 
