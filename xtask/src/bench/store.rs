@@ -198,7 +198,7 @@ fn build(common: &Common) -> Result<PathBuf> {
 
 fn measure(program: &Path, row: &Row, dir: &Path, common: &Common) -> Result<Value> {
     let messages = common.choose(4_000_000, 20_000);
-    memory::bring_back(common.choose(WRITTEN_MAX, 64 << 20));
+    memory::bring_back(&common.base(), common.choose(WRITTEN_MAX, 64 << 20))?;
     let mut command = Command::new(program);
     command.arg("--dir").arg(dir).args(row.words);
     match row.amount {

@@ -126,7 +126,10 @@ pub(super) fn run(arguments: &EnginesArguments) -> Result<()> {
 
 fn measure(programs: &mut Programs, engine: &str, work: Work, common: &Common) -> Result<Value> {
     let millis = common.choose(800, 100);
-    memory::bring_back(common.choose(WRITTEN_PER_SECOND_MAX, 64 << 20));
+    memory::bring_back(
+        &common.base(),
+        common.choose(WRITTEN_PER_SECOND_MAX, 64 << 20),
+    )?;
     let found = programs.measure(engine, work, millis, common.choose(MESSAGES_MAX, 20_000))?;
     // Written pages of one engine must not be written out in the next one's time.
     rustix::fs::sync();

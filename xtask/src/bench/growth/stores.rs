@@ -92,7 +92,7 @@ fn measure(
     // What filled the stores must not be written out while they are measured.
     rustix::fs::sync();
     for _ in 0..common.rounds() * common.choose(ROUNDS, 1) {
-        memory::bring_back(64 << 20);
+        memory::bring_back(&common.base(), 64 << 20)?;
         for (label, one) in &mut grown {
             let begun = Instant::now();
             one.put(PUTS)?;

@@ -233,7 +233,8 @@ fn measure(arguments: &ReplayArguments, dir: &Path, scene: Scene, table: &mut Ta
         for beside in &arguments.beside {
             eprintln!("{}", labels(*beside).join(", beside "));
             let group = arguments.group(scene, dir)?;
-            memory::bring_back((arguments.rate * sends.duration.as_secs() * 3000) as usize);
+            let written = (arguments.rate * sends.duration.as_secs() * 3000) as usize;
+            memory::bring_back(&common.base(), written.max(64 << 20))?;
             let prepare = match beside {
                 Beside::Hot => bring_in,
                 _ => evict,

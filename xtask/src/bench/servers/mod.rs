@@ -141,7 +141,7 @@ pub(super) fn run(arguments: &ServersArguments) -> Result<()> {
             for server in &running {
                 if row.work != Work::Pull && server.kind != Kind::Echo {
                     let millis = duration.as_millis() as usize;
-                    memory::bring_back(WRITTEN_PER_SECOND_MAX / 1000 * millis);
+                    memory::bring_back(&common.base(), WRITTEN_PER_SECOND_MAX / 1000 * millis)?;
                 }
                 server.resume()?;
                 let (outcome, cpu) = measure(server, row, duration, arguments.threads)
