@@ -2,14 +2,15 @@
 //!
 //! Records of such topics are kept, indexed and served; none is written.
 
-use std::collections::BTreeSet;
-use std::sync::{PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use consumequeue::{BatchEntry, BatchQueueSet, ConsumeQueueError, PutOutcome};
+use consumequeue::{BatchEntry, BatchQueue, BatchQueueSet, ConsumeQueueError, PutOutcome};
 use message::{DispatchFields, RecordView};
 use mmap_core::Io;
 
 use crate::error::DispatchError;
+use crate::redispatch::QueueKey;
 
 /// The batch queues, and the topics that have them.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Batches<I: Io> {
     /// Whether there have been such topics at all: asked for each put and each record, which must
     /// not write to a lock's cache line for it. Never changes.
     is_used: bool,
+    /// Records that say to be the first of a queue that has others.
+    firsts: Mutex<BTreeMap<QueueKey, BatchEntry>>,
 }
 
 impl<I: Io> Batches<I> {
@@ -31,6 +34,7 @@ impl<I: Io> Batches<I> {
             set,
             is_used: !topics.is_empty(),
             topics: RwLock::new(topics),
+            firsts: Mutex::default(),
         }
     }
 
@@ -70,15 +74,50 @@ impl<I: Io> Batches<I> {
             return Ok(None);
         };
         let queue = self.set.find_or_create(view.topic(), view.queue_id())?;
+        self.begin_anew(&queue, view, &entry)?;
         match queue.put(entry)? {
-            // The topic was deleted and created again: its queues begin anew.
             PutOutcome::Occupied { .. } if entry.base == 0 => {
-                queue.clear()?;
-                Ok(Some(queue.put(entry)?))
+                self.lock_firsts().insert(key_of(view), entry);
+                Ok(None)
             }
             outcome => Ok(Some(outcome)),
         }
     }
+
+    /// Before a record that follows one which said to be its queue's first, with none of the others in
+    /// between: the topic was deleted and created again, and the queue begins anew with that one. A
+    /// single record that says so may be damaged: no CRC covers what it says.
+    fn begin_anew(
+        &self,
+        queue: &BatchQueue<I>,
+        view: &RecordView<'_>,
+        second: &BatchEntry,
+    ) -> Result<(), DispatchError> {
+        let mut firsts = self.lock_firsts();
+        if firsts.is_empty() {
+            return Ok(());
+        }
+        let key = key_of(view);
+        let Some(first) = firsts.get(&key).filter(|first| first.next() == second.base) else {
+            return Ok(());
+        };
+        let last_end = queue.last().map_or(0, |last| last.physical_end());
+        // The log may be read for the second time.
+        if (last_end..second.physical_offset).contains(&first.physical_offset) {
+            queue.clear()?;
+            queue.put(*first)?;
+        }
+        firsts.remove(&key);
+        Ok(())
+    }
+
+    fn lock_firsts(&self) -> MutexGuard<'_, BTreeMap<QueueKey, BatchEntry>> {
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key_of(view: &RecordView<'_>) -> QueueKey {
+    (view.topic().to_owned(), view.queue_id())
 }
 
 /// The entry of a record; `None` for one that has no place in a queue, or whose count of messages

@@ -41,6 +41,7 @@ struct Scene {
     clock: Arc<dyn Clock>,
     puts: Vec<Put>,
     has_extensions: bool,
+    batch_topics: BTreeSet<String>,
 }
 
 impl Scene {
@@ -51,6 +52,7 @@ impl Scene {
             clock: Arc::new(Ticks::default()),
             puts: Vec::new(),
             has_extensions,
+            batch_topics: BTreeSet::new(),
         };
         let store = scene.open().0;
         for _ in 0..count {
@@ -82,6 +84,7 @@ impl Scene {
         options.writes_extensions = self.has_extensions;
         options.extension_file_len = 20 * 10 + 4;
         options.flush = FlushMode::async_default();
+        options.batch_topics = self.batch_topics.clone();
         options
     }
 
@@ -337,6 +340,40 @@ fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
     scene.puts.drain(RARE_COUNT..first);
     scene.remove_dir("/store/foliomq");
     scene.remove_dir("/store/consumequeue/Often/0");
+    scene.check(&scene.open().0);
+}
+
+/// The messages of `Often` in a batch queue, which is built when the store is opened.
+fn with_batch_queue(mut scene: Scene) -> Scene {
+    scene.remove_dir("/store/foliomq");
+    scene.remove_dir("/store/consumequeue/Often/0");
+    scene
+        .io
+        .remove_dir(Path::new("/store/consumequeue/Often"))
+        .unwrap();
+    scene.batch_topics = ["Often".to_owned()].into();
+    scene
+}
+
+#[test]
+fn a_record_that_says_to_be_the_first_empties_no_batch_queue() {
+    let mut scene = Scene::killed(100, false);
+    let victim = scene.puts.remove(RARE_COUNT + 30);
+    scene.claim(&victim, 0);
+    let scene = with_batch_queue(scene);
+    scene.check(&scene.open().0);
+}
+
+#[test]
+fn the_batch_queue_of_a_topic_that_was_created_again_has_its_last_life() {
+    let mut scene = Scene::killed(100, false);
+    let first = scene.puts.len() - 5;
+    for index in 0..5 {
+        scene.claim(&scene.puts[first + index], index as i64);
+        scene.puts[first + index].queue_offset = index as i64;
+    }
+    scene.puts.drain(RARE_COUNT..first);
+    let scene = with_batch_queue(scene);
     scene.check(&scene.open().0);
 }
 
