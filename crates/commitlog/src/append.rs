@@ -126,12 +126,16 @@ impl<I: Io> Mapped<I> {
     /// Copies records of `len` bytes to the end, all or none; nobody sees them yet. Each is in the
     /// file from the moment that its size is: a process killed in the middle of one leaves no record
     /// whose body is whole and whose properties are not, which no CRC would tell.
-    fn write(&mut self, records: &[RecordParts<'_>], len: u64) -> Result<(), QueueError> {
+    fn write<'a>(
+        &mut self,
+        records: impl ExactSizeIterator<Item = RecordParts<'a>>,
+        len: u64,
+    ) -> Result<(), QueueError> {
         if records.len() > 1 {
             self.writer.reserve(len).map_err(queue_error)?;
         }
         for parts in records {
-            self.writer.append_head_last(parts).map_err(queue_error)?;
+            self.writer.append_head_last(&parts).map_err(queue_error)?;
         }
         Ok(())
     }
@@ -155,7 +159,7 @@ impl<I: Io> Core<I> {
             store_timestamp_ms,
         };
         record.stamp(stamp);
-        self.write(&mut state, &[record.parts()], len)?;
+        self.write(&mut state, std::iter::once(record.parts()), len)?;
         note(&stamp);
         state.publish();
         state.last_store_ms = store_timestamp_ms;
@@ -171,10 +175,12 @@ impl<I: Io> Core<I> {
         })
     }
 
+    /// `note` is called with the stamp of the first record, as in [`append`](Self::append).
     pub(crate) fn append_batch(
         self: &Arc<Self>,
         records: &mut [PreparedRecord<'_>],
         queue: &QueueCursor,
+        note: impl FnOnce(&Stamp),
     ) -> Result<AppendedBatch, AppendError> {
         if records.is_empty() {
             return Err(AppendError::EmptyBatch);
@@ -183,18 +189,20 @@ impl<I: Io> Core<I> {
         let (mut state, physical_offset) = self.room_for(len, queue)?;
         let queue_offset = queue.next();
         let store_timestamp_ms = state.stamp_time(self.clock.wall_ms());
-        let mut next = Stamp {
+        let first = Stamp {
             queue_offset,
             physical_offset: physical_offset.cast_signed(),
             store_timestamp_ms,
         };
-        for record in records.iter_mut() {
+        let mut next = first;
+        let stamped = records.iter_mut().map(|record| {
             record.stamp(next);
             next.queue_offset += 1;
             next.physical_offset += record.len() as i64;
-        }
-        let parts: Vec<_> = records.iter().map(PreparedRecord::parts).collect();
-        self.write(&mut state, &parts, len)?;
+            record.parts()
+        });
+        self.write(&mut state, stamped, len)?;
+        note(&first);
         state.publish();
         state.last_store_ms = store_timestamp_ms;
         queue.advance(records.len());
@@ -270,10 +278,10 @@ impl<I: Io> Core<I> {
     }
 
     /// Copies records of `len` bytes to the end of the log, all or none of them.
-    fn write(
+    fn write<'a>(
         &self,
         state: &mut AppendState<I>,
-        records: &[RecordParts<'_>],
+        records: impl ExactSizeIterator<Item = RecordParts<'a>>,
         len: u64,
     ) -> Result<(), AppendError> {
         match &mut state.path {
@@ -281,8 +289,8 @@ impl<I: Io> Core<I> {
                 .write(records, len)
                 .map_err(|error| self.append_error(error)),
             AppendPath::Gathered(gathered) => {
-                records.iter().for_each(|parts| gathered.push(parts));
                 let count = self.gathered_count.load(Ordering::Relaxed) + records.len();
+                records.for_each(|parts| gathered.push(&parts));
                 self.gathered_count.store(count, Ordering::Relaxed);
                 if gathered.is_due() {
                     self.has_work.store(true, Ordering::Relaxed);

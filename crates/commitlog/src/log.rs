@@ -122,7 +122,22 @@ impl<I: Io> CommitLog<I> {
         records: &mut [PreparedRecord<'_>],
         queue: &QueueCursor,
     ) -> Result<AppendedBatch, AppendError> {
-        self.core.append_batch(records, queue)
+        self.core.append_batch(records, queue, |_| ())
+    }
+
+    /// As [`CommitLog::append_batch`], and calls `note` with what the first record was stamped with:
+    /// as [`append_noted`](CommitLog::append_noted) does, for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommitLog::append_batch`].
+    pub fn append_batch_noted(
+        &self,
+        records: &mut [PreparedRecord<'_>],
+        queue: &QueueCursor,
+        note: impl FnOnce(&Stamp),
+    ) -> Result<AppendedBatch, AppendError> {
+        self.core.append_batch(records, queue, note)
     }
 
     /// Lets no record in any more with these cursors: their queues are being deleted. Returns the

@@ -24,6 +24,7 @@ use crate::search::{entry_at, last_where};
 
 mod aside;
 mod ends;
+mod run;
 
 pub(crate) use ends::remove_segments;
 

@@ -18,6 +18,16 @@ enum Step {
         gap: i64,
         size: i32,
     },
+    /// Messages that follow one another, as far as they are put at once.
+    PutRun {
+        count: i64,
+        gap: i64,
+    },
+    /// The same, at another index than the next or behind messages that are there.
+    PutWrongRun {
+        index: i64,
+        back: i64,
+    },
     /// A message at another index than the next.
     PutAt {
         index: i64,
@@ -51,6 +61,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..50i64, 1..200i32).prop_map(|(gap, size)| Step::Put { gap, size }),
+        4 => (1..9i64, 0..50i64).prop_map(|(count, gap)| Step::PutRun { count, gap }),
+        1 => (0..40i64, 1..30i64).prop_map(|(index, back)| Step::PutWrongRun { index, back }),
         2 => (0..40i64).prop_map(|index| Step::PutAt { index }),
         1 => Just(Step::PutAgain),
         1 => (1..12i64).prop_map(|count| Step::Fill { count }),
@@ -137,6 +149,16 @@ fn file_of(index: i64) -> i64 {
     index - index % PER_FILE
 }
 
+/// Messages that follow one another in the log.
+fn run_of(start: i64, count: i64) -> Vec<Entry> {
+    let entry = |number| Entry {
+        physical_offset: start + number * 10,
+        size: 10,
+        tags_code: start + number,
+    };
+    (0..count).map(entry).collect()
+}
+
 struct Pair {
     io: SimIo,
     queue: Arc<ConsumeQueue<SimIo>>,
@@ -166,6 +188,16 @@ impl Pair {
     fn apply(&mut self, step: &Step) {
         match *step {
             Step::Put { gap, size } => self.put_at(self.model.max_index(), gap, size),
+            Step::PutRun { count, gap } => self.put_run(count, gap),
+            Step::PutWrongRun { index, back } => {
+                let max_index = self.model.max_index();
+                let start = match index == max_index {
+                    true => self.model.log_end - back,
+                    false => self.model.log_end,
+                };
+                let run = run_of(start, 3);
+                assert_eq!(self.queue.put_run(index, &run).unwrap(), 0);
+            }
             Step::PutAt { index } => self.put_at(index, 0, 10),
             Step::PutAgain => {
                 if let Some((index, entry)) = self.model.messages().last() {
@@ -238,6 +270,21 @@ impl Pair {
             self.model.log_end = entry.physical_end();
             self.model.physical_end = Some(entry.physical_end() as u64);
         }
+    }
+
+    fn put_run(&mut self, count: i64, gap: i64) {
+        let index = self.model.max_index();
+        let run = run_of(self.model.log_end + gap, count);
+        let put_count = match self.model.physical_end {
+            Some(_) => count.min(file_of(index) + PER_FILE - index) as usize,
+            None => 0,
+        };
+        assert_eq!(self.queue.put_run(index, &run).unwrap(), put_count);
+        if let Some(last) = run[..put_count].last() {
+            self.model.log_end = last.physical_end();
+            self.model.physical_end = Some(last.physical_end() as u64);
+        }
+        self.model.push(run[..put_count].iter().copied().map(Some));
     }
 
     fn put_behind_gap(&mut self, lost_count: i64) {

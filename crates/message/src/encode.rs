@@ -145,6 +145,25 @@ struct StoredProperties<'a> {
     outer: &'a [u8],
 }
 
+impl<'a> Message<'a> {
+    /// One message of this batch by itself: flag, body and properties are its own, the rest is the
+    /// batch's.
+    pub fn single(&self, message: &BatchMessage<'a>) -> Self {
+        let BatchMessage {
+            flag,
+            body,
+            properties,
+        } = *message;
+        Self {
+            flag,
+            body,
+            properties,
+            prepared_transaction_offset: 0,
+            ..*self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const BODY_LEN_MAX: usize = 4 << 20;
@@ -170,8 +189,8 @@ impl<'a> PreparedRecord<'a> {
         Self::with_outer_properties(message, &[], limits)
     }
 
-    /// Computes the record of one message of a batch: flag, body and properties are its own, the
-    /// rest is the batch's (RocketMQ 5.3.3 `MessageExtEncoder.encode(MessageExtBatch)`).
+    /// Computes the record of one message of a batch, see [`Message::single`] (RocketMQ 5.3.3
+    /// `MessageExtEncoder.encode(MessageExtBatch)`).
     ///
     /// # Errors
     /// As [`PreparedRecord::new`].
@@ -180,18 +199,7 @@ impl<'a> PreparedRecord<'a> {
         message: &BatchMessage<'a>,
         limits: &Limits,
     ) -> Result<Self, EncodeError> {
-        let BatchMessage {
-            flag,
-            body,
-            properties,
-        } = *message;
-        let single = Message {
-            flag,
-            body,
-            properties,
-            prepared_transaction_offset: 0,
-            ..*batch
-        };
+        let single = batch.single(message);
         let outer_properties = match limits.batch_properties {
             BatchProperties::Own => &[],
             BatchProperties::OwnThenOuter => batch.properties,

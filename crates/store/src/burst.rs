@@ -11,7 +11,7 @@ use mmap_core::{Io, OsIo};
 use crate::core::Core;
 
 /// Steps of dispatch at the end of a burst; what is left then is for the dispatching thread.
-const STEP_COUNT_MAX: usize = 4;
+const STEP_COUNT_MAX: usize = 8;
 
 /// While there is one, puts do not wake the dispatching thread. Dropping it dispatches what is
 /// visible, on this thread, or has it dispatched: so it must not be kept while its thread waits for

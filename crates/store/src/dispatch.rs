@@ -14,14 +14,14 @@ use commitlog::{CommitLog, QueueCursor};
 use consumequeue::{BatchQueue, ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::{IndexError, IndexService};
 use message::layout::RECORD_LEN_MIN;
-use message::{DispatchFields, Message, Parsed, RecordView, Transaction};
+use message::{BatchProperties, DispatchFields, Limits, Message, Parsed, RecordView, Transaction};
 use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 
 use crate::batches::{self, Batches};
 use crate::error::{DispatchError, PutError};
 use crate::noted::Dispatching;
-use crate::notes::{Hashes, Notes};
+use crate::notes::{BatchNotes, Hashes, Notes};
 use crate::place::{Place, light_places};
 use crate::queues::Queues;
 use crate::redispatch::QueueKey;
@@ -154,6 +154,13 @@ impl<I: Io> Dispatcher<I> {
     #[inline]
     pub(crate) fn hashes_of(&self, message: &Message<'_>) -> Option<Hashes> {
         (!self.light_queues).then(|| Hashes::of(message)).flatten()
+    }
+
+    /// As [`hashes_of`](Self::hashes_of), for a batch of about so many messages.
+    pub(crate) fn batch_notes(&self, count: usize, limits: &Limits) -> BatchNotes {
+        // The properties of a message must be those of its record.
+        let are_own = limits.batch_properties == BatchProperties::Own;
+        BatchNotes::new(count, are_own && !self.light_queues)
     }
 
     /// Dispatches what the log shows, at most [`STEP_LEN_MAX`] bytes of it. `false` when there

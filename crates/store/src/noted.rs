@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use commitlog::CommitLog;
-use consumequeue::{ConsumeQueueError, Entry, PutOutcome};
+use consumequeue::{ConsumeQueue, ConsumeQueueError, Entry, PutOutcome};
 use indexfile::{HashedKey, IndexError, key_hash};
 use message::{Parsed, RecordView};
 use mmap_core::Io;
@@ -30,7 +30,8 @@ pub(crate) struct Dispatching<I: Io> {
     queues: Vec<Option<Arc<Queue<I>>>>,
     /// How often queues had been deleted when the first of them was kept here.
     forgotten_count: u64,
-    /// The keys of the run, to be put.
+    /// Working memory: records of the run, and the keys of all, to be put.
+    group: Group,
     keys: Vec<HashedKey>,
 }
 
@@ -41,8 +42,67 @@ impl<I: Io> Default for Dispatching<I> {
             used: 0,
             queues: Vec::new(),
             forgotten_count: 0,
+            group: Group::default(),
             keys: Vec::new(),
         }
+    }
+}
+
+/// The records of a run that are of one queue, and follow one another there.
+#[derive(Debug, Default)]
+struct Group {
+    /// Which notes of the run.
+    members: Vec<usize>,
+    entries: Vec<Entry>,
+}
+
+impl Group {
+    /// Becomes that of the note at `first`.
+    fn take(&mut self, notes: &[Note], first: usize, is_taken: &mut [bool; RUN_MAX]) {
+        self.members.clear();
+        self.entries.clear();
+        let mut next = None;
+        for (member, (note, is_taken)) in notes.iter().zip(is_taken).enumerate().skip(first) {
+            let (queue, queue_offset) = (note.queue, note.queue_offset);
+            if next.is_none_or(|next| next == (queue, queue_offset)) {
+                next = Some((queue, queue_offset + 1));
+                *is_taken = true;
+                self.members.push(member);
+                self.entries.push(note.entry());
+            }
+        }
+    }
+
+    /// Puts the entries into their queue. The first note whose entry is not there then.
+    fn put<I: Io>(
+        &self,
+        queue: &ConsumeQueue<I>,
+        notes: &[Note],
+    ) -> Result<Option<usize>, ConsumeQueueError> {
+        let mut done = 0;
+        while let Some(left) = self.entries.get(done..) {
+            let Some((member, note)) =
+                { self.members.get(done) }.and_then(|member| Some((*member, notes.get(*member)?)))
+            else {
+                break;
+            };
+            let count = match queue.put_run(note.queue_offset, left) {
+                Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member)),
+                outcome => outcome?,
+            };
+            if count > 0 {
+                done += count;
+                continue;
+            }
+            let store_ms = Some(note.store_timestamp_ms);
+            match queue.put_stored(note.queue_offset, note.entry(), store_ms) {
+                Ok(PutOutcome::Appended | PutOutcome::AlreadyBuilt) => done += 1,
+                Ok(PutOutcome::Gap { .. } | PutOutcome::Occupied { .. })
+                | Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -62,22 +122,19 @@ impl<I: Io> Dispatcher<I> {
             state.queues.clear();
         }
         let run = self.noted_run(start, visible, state);
+        let notes = state.taken.get(run.clone()).unwrap_or_default();
+        debug_assert!(notes.iter().all(|note| self.agrees(log, note)));
+        let count = self.put_run(notes, &mut state.queues, &mut state.group)?;
+        let done = run.start..run.start + count;
         state.keys.clear();
-        let mut count = 0;
-        for note in state.taken.get(run.clone()).unwrap_or_default() {
-            debug_assert!(self.agrees(log, note), "{note:?} is not what the log says");
-            if !self.put_noted(note, &mut state.queues)? {
-                break;
-            }
+        for note in state.taken.get(done.clone()).unwrap_or_default() {
             let key = |key_hash: &i32| HashedKey {
                 key_hash: *key_hash,
                 physical_offset: note.physical_offset,
                 store_timestamp_ms: note.store_timestamp_ms,
             };
             state.keys.extend(note.hashes.keys().iter().map(key));
-            count += 1;
         }
-        let done = run.start..run.start + count;
         let Some(last) = state.taken.get(done.clone()).and_then(<[Note]>::last) else {
             return Ok(false);
         };
@@ -125,40 +182,42 @@ impl<I: Io> Dispatcher<I> {
         state.used..state.used + len
     }
 
-    /// Puts the entry of a record. `false` where that is not all that there is to do.
-    fn put_noted(
+    /// Puts the entries of a run of records, queue by queue. Returns how many of the records, from the
+    /// first on, need nothing more in their queues.
+    fn put_run(
         &self,
-        note: &Note,
+        notes: &[Note],
         queues: &mut Vec<Option<Arc<Queue<I>>>>,
-    ) -> Result<bool, DispatchError> {
-        let number = note.queue as usize;
-        if number >= queues.len() {
-            queues.resize(number + 1, None);
-        }
-        let Some(place) = queues.get_mut(number) else {
-            return Ok(false);
-        };
-        if place.is_none() {
-            *place = self.queues.numbered(note.queue);
-        }
-        let Some(queue) = place else {
-            return Ok(false);
-        };
-        let entry = Entry {
-            physical_offset: note.physical_offset.cast_signed(),
-            size: i32::try_from(note.len).unwrap_or(i32::MAX),
-            tags_code: note.hashes.tags_code,
-        };
-        let store_ms = Some(note.store_timestamp_ms);
-        match queue.entries.put_stored(note.queue_offset, entry, store_ms) {
-            Ok(PutOutcome::Appended | PutOutcome::AlreadyBuilt) => Ok(true),
-            Ok(PutOutcome::Gap { .. } | PutOutcome::Occupied { .. }) => Ok(false),
-            Err(ConsumeQueueError::Deleted { .. }) => {
-                *place = None;
-                Ok(false)
+        group: &mut Group,
+    ) -> Result<usize, DispatchError> {
+        let mut done_count = notes.len();
+        let mut is_taken = [false; RUN_MAX];
+        for (first, note) in notes.iter().enumerate() {
+            if is_taken.get(first) != Some(&false) {
+                continue;
             }
-            Err(error) => Err(error.into()),
+            group.take(notes, first, &mut is_taken);
+            let number = note.queue as usize;
+            if number >= queues.len() {
+                queues.resize(number + 1, None);
+            }
+            let Some(place) = queues.get_mut(number) else {
+                continue;
+            };
+            if place.is_none() {
+                *place = self.queues.numbered(note.queue);
+            }
+            let left = match place {
+                Some(queue) => group.put(&queue.entries, notes)?,
+                None => Some(first),
+            };
+            if let Some(left) = left {
+                // It may have been deleted.
+                *place = None;
+                done_count = done_count.min(left);
+            }
         }
+        Ok(done_count)
     }
 
     fn tell_noted(&self, note: &Note, queues: &[Option<Arc<Queue<I>>>]) {

@@ -11,6 +11,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use consumequeue::Entry;
 use indexfile::TopicHash;
 use message::names::topic;
 use message::{DispatchFields, Message, Properties, Stamp, Transaction};
@@ -42,6 +43,16 @@ pub(crate) struct Hashes {
     pub(crate) tags_code: i64,
     keys: [i32; KEYS_MAX],
     key_count: u8,
+}
+
+/// The notes of a batch whose place is not known yet: their offsets begin at 0.
+#[derive(Debug)]
+pub(crate) struct BatchNotes {
+    notes: Vec<Note>,
+    /// Where the next record begins.
+    len: u64,
+    /// Whether each message so far has one: a batch has notes for all or for none.
+    is_whole: bool,
 }
 
 /// Notes that wait to be taken.
@@ -93,13 +104,66 @@ impl Hashes {
 }
 
 impl Note {
+    /// What its queue keeps of the record.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry {
+            physical_offset: self.physical_offset.cast_signed(),
+            size: i32::try_from(self.len).unwrap_or(i32::MAX),
+            tags_code: self.hashes.tags_code,
+        }
+    }
+
     /// Where the next record begins.
     pub(crate) fn end(&self) -> u64 {
         self.physical_offset + u64::from(self.len)
     }
 }
 
+impl BatchNotes {
+    /// For a batch of so many messages, if it is one that has notes at all.
+    pub(crate) fn new(count: usize, has_notes: bool) -> Self {
+        Self {
+            notes: Vec::with_capacity(if has_notes { count } else { 0 }),
+            len: 0,
+            is_whole: has_notes,
+        }
+    }
+
+    /// Adds the note of the next message, whose record has `len` bytes.
+    pub(crate) fn add(&mut self, message: &Message<'_>, len: usize) {
+        let Some(hashes) = self.is_whole.then(|| Hashes::of(message)).flatten() else {
+            self.is_whole = false;
+            self.notes.clear();
+            return;
+        };
+        let place = Stamp {
+            queue_offset: self.notes.len() as i64,
+            physical_offset: self.len.cast_signed(),
+            store_timestamp_ms: 0,
+        };
+        self.notes.push(hashes.at(&place, len, 0));
+        self.len += len as u64;
+    }
+}
+
 impl Notes {
+    /// Leaves the notes of a batch whose first record has this stamp; as [`add`](Self::add).
+    pub(crate) fn add_all(&self, batch: &BatchNotes, first: &Stamp, queue: u32) {
+        let Ok(mut waiting) = self.waiting.try_lock() else {
+            return;
+        };
+        if waiting.len() + batch.notes.len() > WAITING_MAX {
+            return;
+        }
+        waiting.extend(batch.notes.iter().map(|note| Note {
+            physical_offset: note.physical_offset + first.physical_offset.cast_unsigned(),
+            queue,
+            queue_offset: note.queue_offset + first.queue_offset,
+            store_timestamp_ms: first.store_timestamp_ms,
+            ..*note
+        }));
+    }
+
     /// Leaves a note. It is left out rather than waited for: the caller holds the append lock.
     #[inline]
     pub(crate) fn add(&self, note: Note) {

@@ -31,6 +31,9 @@ use crate::report::OpenReport;
 use crate::residency::{Residency, Wait};
 use crate::services::Services;
 
+/// What memory is taken for at first when a batch comes.
+const BATCH_COUNT_USUAL: usize = 32;
+
 /// A message store in a directory. See the [crate](crate)'s documentation.
 #[derive(Debug)]
 pub struct MessageStore<I: Io = OsIo> {
@@ -197,12 +200,19 @@ impl<I: Io> MessageStore<I> {
     pub fn put_batch(&self, message: &Message<'_>) -> Result<PutBatch, PutError> {
         self.core.check_space()?;
         let limits = &self.core.options.limits;
-        let mut records = BatchView::new(message.body)
-            .iter()
-            .map(|inner| Ok(PreparedRecord::of_batch_message(message, &inner?, limits)?))
-            .collect::<Result<Vec<_>, PutError>>()?;
+        let dispatcher = &self.core.dispatcher;
+        let mut records = Vec::with_capacity(BATCH_COUNT_USUAL);
+        let mut notes = dispatcher.batch_notes(BATCH_COUNT_USUAL, limits);
+        for inner in BatchView::new(message.body) {
+            let inner = inner?;
+            let record = PreparedRecord::of_batch_message(message, &inner, limits)?;
+            notes.add(&message.single(&inner), record.len());
+            records.push(record);
+        }
         let appended = self.append_to(message, |queue| {
-            self.core.log.append_batch(&mut records, &queue.cursor)
+            let note = |first: &Stamp| dispatcher.notes.add_all(&notes, first, queue.number);
+            let log = &self.core.log;
+            log.append_batch_noted(&mut records, &queue.cursor, note)
         })?;
         let mut next = appended.physical_offset;
         let offset_of = |record: &PreparedRecord<'_>| {

@@ -12,8 +12,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use message::Message;
-use store::{FlushMode, IndexOptions, MessageStore, StoreOptions};
+use message::{BatchMessage, Message, encode_batch_message};
+use store::{FlushMode, IndexOptions, KeyQuery, MessageStore, StoreOptions};
 
 /// Far less than the dispatching thread sleeps when nobody wakes it.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -39,6 +39,22 @@ fn put(store: &MessageStore, queue_id: i32) {
         ..Message::new("Topic", queue_id, b"body")
     };
     store.put(&message).unwrap();
+}
+
+/// Puts a batch whose messages have a key each, and one that all have.
+fn put_batch(store: &MessageStore, queue_id: i32, count: usize) {
+    let mut body = Vec::new();
+    for number in 0..count {
+        let properties = format!("TAGS\x01Tag{}\x02KEYS\x01key{number} all\x02", number % 3);
+        let message = BatchMessage {
+            flag: 0,
+            body: &vec![b'b'; number],
+            properties: properties.as_bytes(),
+        };
+        encode_batch_message(&message, &mut body).unwrap();
+    }
+    let message = Message::new("Topic", queue_id, &body);
+    store.put_batch(&message).unwrap();
 }
 
 fn wait_dispatched(store: &MessageStore) {
@@ -68,6 +84,47 @@ fn a_burst_is_dispatched_when_it_ends() {
         wait_dispatched(&store);
         assert_eq!(arrived.load(Ordering::SeqCst), 1 + round * 10);
     }
+    store.close().unwrap();
+}
+
+/// What dispatch makes of batches, whole and in pieces, from notes; and of the same log from the
+/// records alone.
+#[test]
+fn batches_are_dispatched_as_their_records_would_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = MessageStore::open(options(dir.path())).unwrap();
+    let burst = store.burst().unwrap();
+    for (number, count) in [1, 32, 7, 100, 2].into_iter().enumerate() {
+        put_batch(&store, number as i32 % 2, count);
+        put(&store, 0);
+    }
+    drop(burst);
+    wait_dispatched(&store);
+    let seen = |store: &MessageStore| {
+        let entries = |queue_id| {
+            let end = store.max_offset("Topic", queue_id).unwrap();
+            (0..end).map(move |offset| (queue_id, store.entry("Topic", queue_id, offset).unwrap()))
+        };
+        let query = KeyQuery {
+            topic: "Topic",
+            key: "all",
+            count_max: 1000,
+            begin_ms: 0,
+            end_ms: i64::MAX,
+        };
+        let found = store.query(&query).unwrap().messages.records().count();
+        (entries(0).chain(entries(1)).collect::<Vec<_>>(), found)
+    };
+    let from_notes = seen(&store);
+    assert_eq!((from_notes.0.len(), from_notes.1), (142 + 5, 64));
+    store.close().unwrap();
+    drop(store);
+    for derived in ["consumequeue", "index"] {
+        std::fs::remove_dir_all(dir.path().join(derived)).unwrap();
+    }
+    let (store, _) = MessageStore::open(options(dir.path())).unwrap();
+    wait_dispatched(&store);
+    assert_eq!(seen(&store), from_notes);
     store.close().unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use message::names::{property, topic as topic_names};
-use message::{Message, MessageId, Properties, PropertiesBuilder, SysFlag, Transaction};
+use message::{IdText, Message, MessageId, Properties, PropertiesBuilder, SysFlag, Transaction};
 use remoting::body::TopicConfig;
 use remoting::header::{SendMessageRequestHeader, SendMessageResponseHeader, SendRegionHeader};
 use remoting::{CommandView, RequestCode, ResponseCode};
@@ -214,11 +214,12 @@ fn store_batch(
     traits: &Traits<'_>,
 ) -> Outcome {
     let batch = broker.store.put_batch(message).map_err(refusal)?;
-    broker.traffic.stored(
-        batch.physical_offsets.len() as u64,
-        message.body.len() as u64,
-    );
-    let mut ids = String::new();
+    let count = batch.physical_offsets.len();
+    crate::burst::stored_batch(count);
+    broker
+        .traffic
+        .stored(count as u64, message.body.len() as u64);
+    let mut ids = String::with_capacity(count * (IdText::LEN_MAX + 1));
     for offset in &batch.physical_offsets {
         if !ids.is_empty() {
             ids.push(',');
