@@ -190,10 +190,9 @@ impl Pair {
             Step::Put { gap, size } => self.put_at(self.model.max_index(), gap, size),
             Step::PutRun { count, gap } => self.put_run(count, gap),
             Step::PutWrongRun { index, back } => {
-                let max_index = self.model.max_index();
-                let start = match index == max_index {
-                    true => self.model.log_end - back,
-                    false => self.model.log_end,
+                let start = match self.model.physical_end {
+                    Some(end) if index == self.model.max_index() => end as i64 - back,
+                    _ => self.model.log_end,
                 };
                 let run = run_of(start, 3);
                 assert_eq!(self.queue.put_run(index, &run).unwrap(), 0);

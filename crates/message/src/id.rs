@@ -82,6 +82,12 @@ impl IdText {
     /// Characters of an id with an IPv6 address.
     pub const LEN_MAX: usize = 56;
 
+    /// Makes it the id of another record of the same broker.
+    pub fn move_to(&mut self, physical_offset: i64) {
+        self.len = self.len.saturating_sub(2 * size_of::<i64>());
+        self.push(&physical_offset.to_be_bytes());
+    }
+
     /// Adds the digits of `bytes`; what has no room is cut, and a bug of this crate.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         debug_assert!(self.len + bytes.len() * 2 <= Self::LEN_MAX);
@@ -196,6 +202,14 @@ mod tests {
             let id = MessageId { host: SocketAddr::new(ip, port), physical_offset };
             prop_assert_eq!(id.text().parse(), Ok(id));
             prop_assert_eq!(id.text().to_lowercase().parse(), Ok(id));
+        }
+
+        #[test]
+        fn moved_is_as_good_as_made(ip: IpAddr, port: u16, from: i64, physical_offset: i64) {
+            let id = MessageId { host: SocketAddr::new(ip, port), physical_offset };
+            let mut moved = MessageId { physical_offset: from, ..id }.text();
+            moved.move_to(physical_offset);
+            prop_assert_eq!(&*moved, &*id.text());
         }
 
         #[test]

@@ -220,15 +220,17 @@ fn store_batch(
         .traffic
         .stored(count as u64, message.body.len() as u64);
     let mut ids = String::with_capacity(count * (IdText::LEN_MAX + 1));
+    let first = MessageId {
+        host: message.store_host,
+        physical_offset: batch.appended.physical_offset.cast_signed(),
+    };
+    let mut id = first.text();
     for offset in &batch.physical_offsets {
         if !ids.is_empty() {
             ids.push(',');
         }
-        let id = MessageId {
-            host: message.store_host,
-            physical_offset: offset.cast_signed(),
-        };
-        ids.push_str(&id.text());
+        id.move_to(offset.cast_signed());
+        ids.push_str(&id);
     }
     let answer = SendMessageResponseHeader {
         msg_id: &ids,
