@@ -234,7 +234,7 @@ fn measure(arguments: &ReplayArguments, dir: &Path, scene: Scene, table: &mut Ta
             eprintln!("{}", labels(*beside).join(", beside "));
             let group = arguments.group(scene, dir)?;
             let written = (arguments.rate * sends.duration.as_secs() * 3000) as usize;
-            memory::bring_back(&common.base(), written.max(64 << 20))?;
+            memory::bring_back(dir, written.max(64 << 20))?;
             let prepare = match beside {
                 Beside::Hot => bring_in,
                 _ => evict,
