@@ -1,4 +1,5 @@
-//! `cargo xtask ci`: format, tidy checks, lints, every bench in its quick form, then every test.
+//! `cargo xtask ci`: format, tidy checks, lints, the loom models, Miri's quick tests, every bench but
+//! `engines` in its quick form, then every test.
 
 use std::time::Instant;
 

@@ -31,7 +31,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Format, tidy checks, lints, then every test: what CI runs.
+    /// Format, tidy checks, lints, models, quick benches, then every test: what CI runs.
     Ci,
     /// Measures whole runs: servers against each other, with a load generator of our own.
     #[command(subcommand)]
