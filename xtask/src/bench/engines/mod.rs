@@ -99,6 +99,7 @@ pub(super) fn run(arguments: &EnginesArguments) -> Result<()> {
     let common = &arguments.common;
     let mut report = Report::new("engines", "Embedded engines", common);
     report.record("Java", java::version()?);
+    report.record("engines", programs::versions()?);
     let scratch = common.scratch()?;
     let mut programs = Programs::start(scratch.path(), common, arguments.wants(programs::JAVA))?;
     let mut table = Table::new("Puts and reads", &["work", "engine"]);

@@ -1,5 +1,6 @@
 //! The programs that measure: one process for each measurement of a native engine, and one JVM.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -19,6 +20,9 @@ pub(super) const JAVA: &str = "java";
 /// Milliseconds of puts before Java is measured, so that its code is compiled.
 const WARM_UP_MILLIS: u64 = 6_000;
 const MANIFEST: &str = "benches/engines/Cargo.toml";
+const LOCK: &str = "benches/engines/Cargo.lock";
+/// The crates of the other engines.
+const CRATES: [&str; 4] = ["okaywal", "raft-engine", "commitlog", "redb"];
 
 /// The programs, ready to measure.
 #[derive(Debug)]
@@ -89,6 +93,32 @@ impl Programs {
     }
 }
 
+/// The versions of the crates that are measured, as they are locked.
+pub(super) fn versions() -> Result<String> {
+    let path = workspace::root().join(LOCK);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let found = CRATES.map(|name| {
+        let version = locked(&text, name);
+        version.map(|version| format!("{name} {version}"))
+    });
+    let found: Option<Vec<_>> = found.into_iter().collect();
+    Ok(found
+        .with_context(|| format!("an engine is not in {LOCK}"))?
+        .join(", "))
+}
+
+/// The version of a crate that comes from a registry: crates of this workspace have no source.
+fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
+    lock.split("[[package]]").find_map(|package| {
+        let value = |key: &str| {
+            let line = |line: &'a str| line.strip_prefix(key)?.strip_prefix(" = ");
+            Some(package.lines().find_map(line)?.trim_matches('"'))
+        };
+        let is_it = value("name") == Some(name) && value("source").is_some();
+        is_it.then(|| value("version")).flatten()
+    })
+}
+
 impl Java {
     fn start(dir: &Path, common: &Common) -> Result<Self> {
         let class_path = java::class_path()?;
@@ -135,5 +165,20 @@ impl Java {
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(self.process.child()), signal).context("signal Java")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_has_its_locked_version() -> Result<()> {
+        let lock = "[[package]]\nname = \"commitlog\"\nversion = \"0.1.0\"\n\n[[package]]\n\
+            name = \"commitlog\"\nversion = \"0.2.0\"\nsource = \"registry\"\n";
+        assert_eq!(locked(lock, "commitlog"), Some("0.2.0"));
+        assert_eq!(locked(lock, "redb"), None);
+        assert_eq!(versions()?.split(", ").count(), CRATES.len());
+        Ok(())
     }
 }

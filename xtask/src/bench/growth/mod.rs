@@ -18,8 +18,11 @@ until dispatch has caught up. Get: 2,000 reads of up to 32 messages at places al
 a byte of each cache line summed; near the end: among the last 3,276 messages, which is all that one \
 segment of 4 MiB holds, so that what the processor's caches hold is the same for all. Connections and consumers: our broker in its own process; idle connections are \
 open and silent while 16 others send. Recovery: a process puts and kills itself with its log \
-unsynced and nothing noted of what it put (in flight), behind messages of a store that was closed \
-(history); measured is the opening, page cache warm.";
+unsynced (in flight), behind messages of a store that was closed (history, to which each sample adds \
+its own for the next one); measured is the opening, page cache warm. Killed: its marks of what was dispatched are believed, and what lies behind the last \
+one is read. Without marks: the files were moved to another directory meanwhile, where the marks are \
+not believed, so that all in flight is read, compared with queues and index, and synced, as after a \
+power loss that took nothing.";
 
 /// What `cargo xtask bench growth` takes.
 #[derive(Debug, Args)]

@@ -30,7 +30,8 @@ with the flags of its `runbroker.sh`, each a process of its own on the same proc
 measured in turn, row by row; those that wait are stopped (SIGSTOP). `16 x 4` is 16 connections \
 with 4 requests outstanding on each: of pulls, with four cursors, which go through a queue each. \
 Messages with TAGS, KEYS and UNIQ_KEY, pulled by cursors over four queues; the echo server has as many \
-bytes for each pull, always the same. CPU is the server's.";
+bytes for each pull, always the same. The load generator sums all bytes of the messages that it pulls. \
+CPU is the server's.";
 
 /// What `cargo xtask bench servers` takes.
 #[derive(Debug, Args)]
