@@ -68,7 +68,7 @@ impl Found {
         };
         let origin = origin(io, options)?;
         let is_this_run =
-            |state: &State| !origin.run_id.is_empty() && state.boot_id == origin.run_id;
+            |state: &State| !origin.run_id.is_empty() && state.run_id == origin.run_id;
         let is_derived_in_doubt = state
             .as_ref()
             .is_some_and(|state| state.is_derived_in_doubt);

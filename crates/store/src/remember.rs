@@ -30,7 +30,7 @@ impl<I: Io> Core<I> {
                 .and_then(|index| index.end_physical_offset())
                 .unwrap_or(0),
             anchor,
-            boot_id: self.run_id.clone(),
+            run_id: self.run_id.clone(),
             // Who is here has synced all of them.
             is_derived_in_doubt: false,
         };

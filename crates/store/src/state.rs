@@ -39,9 +39,9 @@ const SLOT_COUNT: u64 = 2;
 const MAGIC: [u8; 4] = *b"FMQ1";
 const CRC_POSITION: usize = 4;
 const FIELDS_POSITION: usize = 8;
-const BOOT_ID_POSITION: usize = 72;
-const BOOT_ID_LEN: usize = 47;
-const DOUBT_POSITION: usize = BOOT_ID_POSITION + BOOT_ID_LEN;
+const RUN_ID_POSITION: usize = 72;
+const RUN_ID_LEN: usize = 47;
+const DOUBT_POSITION: usize = RUN_ID_POSITION + RUN_ID_LEN;
 const FLUSHED_MS_POSITION: usize = DOUBT_POSITION + 1;
 const FIELDS_END: usize = FLUSHED_MS_POSITION + 8;
 
@@ -59,7 +59,7 @@ pub(crate) struct State {
     pub(crate) index_end: u64,
     pub(crate) anchor: Option<Anchor>,
     /// Names the run of the machine ([`Io::run_id`]); empty where the system does not say.
-    pub(crate) boot_id: String,
+    pub(crate) run_id: String,
     /// A sync of queues or index has failed: the kernel may count pages of theirs as written that
     /// never were.
     pub(crate) is_derived_in_doubt: bool,
@@ -218,7 +218,7 @@ fn encode(sequence: u64, state: &State) -> [u8; SLOT_LEN] {
     fields.extend(anchor.map_or(0, |anchor| anchor.len).to_be_bytes());
     fields.extend(anchor.map_or(0, |anchor| anchor.body_crc).to_be_bytes());
     fields.extend(anchor.map_or(0, |anchor| anchor.store_ms).to_be_bytes());
-    fields.extend(state.boot_id.bytes().take(BOOT_ID_LEN));
+    fields.extend(state.run_id.bytes().take(RUN_ID_LEN));
     fields.resize(DOUBT_POSITION - FIELDS_POSITION, 0);
     fields.push(u8::from(state.is_derived_in_doubt));
     fields.extend(state.flushed_ms.to_be_bytes());
@@ -251,8 +251,8 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, State)> {
         body_crc: u32::from_be_bytes(field(slot, 60)),
         store_ms: i64::from_be_bytes(field(slot, 64)),
     };
-    let boot_id = &slot[BOOT_ID_POSITION..DOUBT_POSITION];
-    let boot_id = std::str::from_utf8(boot_id).ok()?.trim_end_matches('\0');
+    let run_id = &slot[RUN_ID_POSITION..DOUBT_POSITION];
+    let run_id = std::str::from_utf8(run_id).ok()?.trim_end_matches('\0');
     let state = State {
         segment_len,
         flushed,
@@ -260,7 +260,7 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, State)> {
         derived,
         index_end,
         anchor: (anchor_offset != u64::MAX).then_some(anchor),
-        boot_id: boot_id.to_owned(),
+        run_id: run_id.to_owned(),
         is_derived_in_doubt: slot[DOUBT_POSITION] != 0,
     };
     Some((sequence, state))
@@ -290,7 +290,7 @@ mod tests {
                 body_crc: 5,
                 store_ms: -1,
             }),
-            boot_id: "12345678-1234-1234-1234-123456789abc".to_owned(),
+            run_id: "12345678-1234-1234-1234-123456789abc".to_owned(),
             is_derived_in_doubt: flushed.is_multiple_of(2),
         }
     }

@@ -101,7 +101,7 @@ pub struct CheckpointFields {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnState {
     /// The run of the machine that it was written in.
-    pub boot_id: String,
+    pub run_id: String,
     /// Length of a segment of the log.
     pub segment_len: u64,
     /// Everything below this log offset is synced.
@@ -367,7 +367,7 @@ pub fn own_state<I: Io>(io: &I, options: &StoreOptions) -> Result<Option<OwnStat
         None => false,
     };
     Ok(Some(OwnState {
-        boot_id: state.boot_id,
+        run_id: state.run_id,
         segment_len: state.segment_len,
         flushed: state.flushed,
         derived: state.derived,

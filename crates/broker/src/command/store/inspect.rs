@@ -482,7 +482,7 @@ fn state(options: &StoreOptions) -> Result<Value> {
         return Ok(Value::Null);
     };
     Ok(json!({
-        "bootId": state.boot_id,
+        "bootId": state.run_id,
         "mappedFileSizeCommitLog": state.segment_len,
         "flushedOffset": state.flushed,
         "derivedOffset": state.derived,
