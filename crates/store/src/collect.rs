@@ -16,8 +16,9 @@ use crate::residency::{Wait, bring_in};
 
 /// Messages for which there is room from the beginning.
 const ROOM_MAX: usize = 1024;
-/// Messages being collected.
-pub(crate) struct Batch<'a, I: Io> {
+
+/// The messages of one read, being collected.
+pub(crate) struct Collecting<'a, I: Io> {
     log: &'a CommitLog<I>,
     source: Source<'a, I>,
     bounds: &'a ReadLimits,
@@ -72,7 +73,7 @@ impl<I: Io> Window<I> {
     }
 }
 
-impl<'a, I: Io> Batch<'a, I> {
+impl<'a, I: Io> Collecting<'a, I> {
     pub(crate) fn new(
         source: Source<'a, I>,
         limits: &'a GetLimits,

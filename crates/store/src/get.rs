@@ -6,7 +6,7 @@ use commitlog::CommitLog;
 use consumequeue::{BatchEntry, BatchQueue, Entry};
 use mmap_core::{Io, OsIo};
 
-use crate::collect::{Batch, Taken};
+use crate::collect::{Collecting, Taken};
 use crate::error::ReadError;
 use crate::filter::Filter;
 use crate::messages::Messages;
@@ -98,6 +98,51 @@ impl<I: Io> Get<I> {
     }
 }
 
+/// A queue's first offset, and the one behind its last message, when the read began.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    min: i64,
+    max: i64,
+}
+
+impl Ends {
+    /// How a read ends that begins outside, and where to read next; the order of the tests is that
+    /// of RocketMQ 5.3.3 `DefaultMessageStore.getMessage`.
+    #[inline]
+    fn outside(self, offset: i64) -> Option<(GetStatus, i64)> {
+        if self.max == 0 {
+            return Some((GetStatus::NoMessageInQueue, 0));
+        }
+        if offset < self.min {
+            return Some((GetStatus::OffsetTooSmall, self.min));
+        }
+        if offset == self.max {
+            return Some((GetStatus::OffsetOverflowOne, offset));
+        }
+        (offset > self.max).then_some((GetStatus::OffsetOverflowBadly, self.max))
+    }
+
+    fn empty<I: Io>(self, (status, next_offset): (GetStatus, i64)) -> Get<I> {
+        Get::empty(status, next_offset, self.min, self.max)
+    }
+
+    /// The answer to a read from `offset` that has examined what lies before `next_offset`.
+    #[inline]
+    fn answer<I: Io>(self, offset: i64, next_offset: i64, collected: Collecting<'_, I>) -> Get<I> {
+        if next_offset == offset {
+            return self.empty((GetStatus::OffsetOverflowOne, offset));
+        }
+        let (status, messages) = collected.finish();
+        Get {
+            status,
+            next_offset,
+            min_offset: self.min,
+            max_offset: self.max,
+            messages,
+        }
+    }
+}
+
 /// Where a read takes its messages from, and what it does about those that are not in memory.
 #[derive(Debug)]
 pub(crate) struct Source<'a, I: Io> {
@@ -114,8 +159,7 @@ impl<I: Io> Clone for Source<'_, I> {
 
 impl<I: Io> Copy for Source<'_, I> {}
 
-/// Reads `queue` from `offset`; the order of the tests is that of RocketMQ 5.3.3
-/// `DefaultMessageStore.getMessage`.
+/// Reads `queue` from a place on, as RocketMQ 5.3.3 `DefaultMessageStore.getMessage`.
 pub(crate) fn get<I: Io>(
     source: Source<'_, I>,
     queue: &Queue<I>,
@@ -126,20 +170,12 @@ pub(crate) fn get<I: Io>(
 ) -> Result<Get<I>, ReadError> {
     let offset = from.index;
     let bounds = &options.read;
-    let file_count = options.queue_file_len.cast_signed() / consumequeue::ENTRY_LEN as i64;
-    let (min, max) = (queue.entries.min_index(), queue.entries.max_index());
-    let empty = |status, next| Ok(Get::empty(status, next, min, max));
-    if max == 0 {
-        return empty(GetStatus::NoMessageInQueue, 0);
-    }
-    if offset < min {
-        return empty(GetStatus::OffsetTooSmall, min);
-    }
-    if offset == max {
-        return empty(GetStatus::OffsetOverflowOne, offset);
-    }
-    if offset > max {
-        return empty(GetStatus::OffsetOverflowBadly, max);
+    let ends = Ends {
+        min: queue.entries.min_index(),
+        max: queue.entries.max_index(),
+    };
+    if let Some(outside) = ends.outside(offset) {
+        return Ok(ends.empty(outside));
     }
     let found = match source.wait {
         Wait::ForDevice => queue.entries.entries(offset, bounds.examined_count_max)?,
@@ -149,47 +185,36 @@ pub(crate) fn get<I: Io>(
         }
     };
     let Some(entries) = found else {
-        return empty(
-            GetStatus::OffsetFoundNull,
-            (offset / file_count + 1) * file_count,
-        );
+        let per_file = options.queue_file_len.cast_signed() / consumequeue::ENTRY_LEN as i64;
+        let next_file = (offset / per_file + 1) * per_file;
+        return Ok(ends.empty((GetStatus::OffsetFoundNull, next_file)));
     };
-    let mut batch = Batch::new(source, limits, bounds);
+    let mut collecting = Collecting::new(source, limits, bounds);
     let mut next_offset = offset;
     let mut ahead = entries.iter();
     for (index, entry) in &entries {
-        if batch.is_full(&entry, 1) {
+        if collecting.is_full(&entry, 1) {
             break;
         }
         while let Some((_, later)) = ahead.next_below(index + FETCHED_AHEAD) {
             if later.extension_offset().is_none() && filter.matches(Some(later.tags_code)) {
-                batch.fetch(&later);
+                collecting.fetch(&later);
             }
         }
         if filter.matches(tags_code(queue, &entry)) {
             let place = Place { index, ..*from };
-            match batch.take(&entry, &place, 1) {
+            match collecting.take(&entry, &place, 1) {
                 Ok(Taken::Message | Taken::Gone) => {}
                 Ok(Taken::OtherRecord) => warn_of_other_record(queue, &place, &entry)?,
                 Ok(Taken::NotVisible) => break,
                 // The messages before it are good; the next read begins with it.
-                Err(_) if !batch.is_empty() => break,
+                Err(_) if !collecting.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
         next_offset = index + 1;
     }
-    if next_offset == offset {
-        return empty(GetStatus::OffsetOverflowOne, offset);
-    }
-    let (status, messages) = batch.finish();
-    Ok(Get {
-        status,
-        next_offset,
-        min_offset: min,
-        max_offset: max,
-        messages,
-    })
+    Ok(ends.answer(offset, next_offset, collecting))
 }
 
 /// The offset behind the last message of a queue that may be read. Only after a failed sync is that
@@ -221,26 +246,19 @@ pub(crate) fn get_batches<I: Io>(
     filter: &dyn Filter,
 ) -> Result<Get<I>, ReadError> {
     let offset = from.index;
-    let (min, max) = (queue.min_index(), queue.max_index());
-    let empty = |status, next| Ok(Get::empty(status, next, min, max));
-    if max == 0 {
-        return empty(GetStatus::NoMessageInQueue, 0);
+    let ends = Ends {
+        min: queue.min_index(),
+        max: queue.max_index(),
+    };
+    if let Some(outside) = ends.outside(offset) {
+        return Ok(ends.empty(outside));
     }
-    if offset < min {
-        return empty(GetStatus::OffsetTooSmall, min);
-    }
-    if offset == max {
-        return empty(GetStatus::OffsetOverflowOne, offset);
-    }
-    if offset > max {
-        return empty(GetStatus::OffsetOverflowBadly, max);
-    }
-    let mut batch = Batch::new(source, limits, bounds);
+    let mut collecting = Collecting::new(source, limits, bounds);
     let mut next_offset = offset;
     for found in queue.entries(offset, bounds.examined_count_max)? {
         let entry = entry_of_batch(&found);
         let message_count = usize::from(found.count.unsigned_abs());
-        if batch.is_full(&entry, message_count) {
+        if collecting.is_full(&entry, message_count) {
             break;
         }
         let place = Place {
@@ -248,35 +266,28 @@ pub(crate) fn get_batches<I: Io>(
             ..*from
         };
         if filter.matches(Some(entry.tags_code)) {
-            match batch.take(&entry, &place, message_count) {
+            match collecting.take(&entry, &place, message_count) {
                 Ok(Taken::Message | Taken::Gone) => {}
-                Ok(Taken::OtherRecord) => {
-                    let Place {
-                        topic,
-                        queue_id,
-                        index,
-                    } = place;
-                    let what = "an entry of a batch queue leads to another record";
-                    tracing::error!(topic, queue_id, index, what);
-                }
+                Ok(Taken::OtherRecord) => tell_of_other_record(&place),
                 Ok(Taken::NotVisible) => break,
-                Err(_) if !batch.is_empty() => break,
+                Err(_) if !collecting.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
         next_offset = found.next().max(next_offset + 1);
     }
-    if next_offset == offset {
-        return empty(GetStatus::OffsetOverflowOne, offset);
-    }
-    let (status, messages) = batch.finish();
-    Ok(Get {
-        status,
-        next_offset,
-        min_offset: min,
-        max_offset: max,
-        messages,
-    })
+    Ok(ends.answer(offset, next_offset, collecting))
+}
+
+#[cold]
+fn tell_of_other_record(place: &Place<'_>) {
+    let Place {
+        topic,
+        queue_id,
+        index,
+    } = *place;
+    let what = "an entry of a batch queue leads to another record";
+    tracing::error!(topic, queue_id, index, what);
 }
 
 /// What a batch queue's entry has in common with a simple queue's.
