@@ -20,7 +20,7 @@ use crate::queues::Queue;
 /// for the misses of their slots to overlap, and few enough for nobody to wait long.
 const RUN_MAX: usize = 64;
 
-/// What only the thread that dispatches uses.
+/// What only whoever holds the dispatcher's lock uses.
 #[derive(Debug)]
 pub(crate) struct Dispatching<I: Io> {
     /// Notes that were taken, and how many of them are used up.
@@ -51,9 +51,18 @@ impl<I: Io> Default for Dispatching<I> {
 /// The records of a run that are of one queue, and follow one another there.
 #[derive(Debug, Default)]
 struct Group {
-    /// Which notes of the run.
-    members: Vec<usize>,
+    members: Vec<Member>,
+    /// Their entries, in the same order.
     entries: Vec<Entry>,
+}
+
+/// A record of a group.
+#[derive(Debug)]
+struct Member {
+    /// Which note of the run it has.
+    number: usize,
+    queue_offset: i64,
+    store_timestamp_ms: i64,
 }
 
 impl Group {
@@ -62,47 +71,50 @@ impl Group {
         self.members.clear();
         self.entries.clear();
         let mut next = None;
-        for (member, (note, is_taken)) in notes.iter().zip(is_taken).enumerate().skip(first) {
+        for (number, (note, is_taken)) in notes.iter().zip(is_taken).enumerate().skip(first) {
             let (queue, queue_offset) = (note.queue, note.queue_offset);
             if next.is_none_or(|next| next == (queue, queue_offset)) {
                 next = Some((queue, queue_offset + 1));
                 *is_taken = true;
-                self.members.push(member);
+                self.members.push(Member {
+                    number,
+                    queue_offset,
+                    store_timestamp_ms: note.store_timestamp_ms,
+                });
                 self.entries.push(note.entry());
             }
         }
     }
 
     /// Puts the entries into their queue. The first note whose entry is not there then.
-    fn put<I: Io>(
-        &self,
-        queue: &ConsumeQueue<I>,
-        notes: &[Note],
-    ) -> Result<Option<usize>, ConsumeQueueError> {
+    fn put<I: Io>(&self, queue: &ConsumeQueue<I>) -> Result<Option<usize>, ConsumeQueueError> {
         let mut done = 0;
-        while let Some(left) = self.entries.get(done..) {
-            let Some((member, note)) =
-                { self.members.get(done) }.and_then(|member| Some((*member, notes.get(*member)?)))
-            else {
-                break;
-            };
-            let count = match queue.put_run(note.queue_offset, left) {
-                Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member)),
-                outcome => outcome?,
-            };
-            if count > 0 {
-                done += count;
-                continue;
-            }
-            let store_ms = Some(note.store_timestamp_ms);
-            match queue.put_stored(note.queue_offset, note.entry(), store_ms) {
-                Ok(PutOutcome::Appended | PutOutcome::AlreadyBuilt) => done += 1,
-                Ok(PutOutcome::Gap { .. } | PutOutcome::Occupied { .. })
-                | Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member)),
-                Err(error) => return Err(error),
+        while let Some((member, left)) = self.members.get(done).zip(self.entries.get(done..)) {
+            match member.put_first(queue, left) {
+                Ok(0) | Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member.number)),
+                count => done += count?,
             }
         }
         Ok(None)
+    }
+}
+
+impl Member {
+    /// Puts the first of these entries, its own, and of those behind it what can be put with the same
+    /// write. Returns how many are in the queue then: 0 if there is no place for the first.
+    fn put_first<I: Io>(
+        &self,
+        queue: &ConsumeQueue<I>,
+        entries: &[Entry],
+    ) -> Result<usize, ConsumeQueueError> {
+        let count = queue.put_run(self.queue_offset, entries)?;
+        let Some(own) = entries.first().filter(|_| count == 0) else {
+            return Ok(count);
+        };
+        match queue.put_stored(self.queue_offset, *own, Some(self.store_timestamp_ms))? {
+            PutOutcome::Appended | PutOutcome::AlreadyBuilt => Ok(1),
+            PutOutcome::Gap { .. } | PutOutcome::Occupied { .. } => Ok(0),
+        }
     }
 }
 
@@ -124,7 +136,7 @@ impl<I: Io> Dispatcher<I> {
         let run = self.noted_run(start, visible, state);
         let notes = state.taken.get(run.clone()).unwrap_or_default();
         debug_assert!(notes.iter().all(|note| self.agrees(log, note)));
-        let count = self.put_run(notes, &mut state.queues, &mut state.group)?;
+        let count = self.put_entries(notes, &mut state.queues, &mut state.group)?;
         let done = run.start..run.start + count;
         state.keys.clear();
         for note in state.taken.get(done.clone()).unwrap_or_default() {
@@ -184,7 +196,7 @@ impl<I: Io> Dispatcher<I> {
 
     /// Puts the entries of a run of records, queue by queue. Returns how many of the records, from the
     /// first on, need nothing more in their queues.
-    fn put_run(
+    fn put_entries(
         &self,
         notes: &[Note],
         queues: &mut Vec<Option<Arc<Queue<I>>>>,
@@ -208,7 +220,7 @@ impl<I: Io> Dispatcher<I> {
                 *place = self.queues.numbered(note.queue);
             }
             let left = match place {
-                Some(queue) => group.put(&queue.entries, notes)?,
+                Some(queue) => group.put(&queue.entries)?,
                 None => Some(first),
             };
             if let Some(left) = left {
