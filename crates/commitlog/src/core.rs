@@ -1,8 +1,9 @@
 //! What all handles and services of one log share, and the order of its locks.
 //!
 //! Locks, in the order in which they may be taken: `stager` and `flusher` (held across I/O, by
-//! services, by `flush_now` and by threads that wait for their records: see [`crate::lead`]), `state` (the append lock: never held across a sync), the list of waiters in
-//! [`Durability`]. Visitors, wakers and listeners are called without any of them.
+//! services, by `flush_now` and by threads that wait for their records: see [`crate::lead`]),
+//! `state` (the append lock: never held across a sync), the list of waiters in [`Durability`].
+//! Visitors, wakers and listeners are called without any of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

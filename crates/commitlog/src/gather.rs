@@ -3,7 +3,8 @@
 //! Appenders add bytes and take offsets; the [`Committer`] writes all that wait in one call and
 //! publishes. In sync mode it syncs in between, and resolves the tickets. There is no timer then:
 //! the first record of an idle log is written at once, and the next group forms while that sync
-//! runs, and in the moment that [`Rally`] gives it. In staged mode it has a timer ([`crate::stage`]), and the flush service syncs later.
+//! runs, and in the moment that [`Rally`] gives it. In staged mode it has a timer
+//! ([`crate::stage`]), and the flush service syncs later.
 //!
 //! Offsets are handed out before the write, so nothing may fail between the two for any reason
 //! but a broken device: records are let in only where blocks are allocated already. Allocating

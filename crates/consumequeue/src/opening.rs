@@ -20,8 +20,8 @@ const PARALLEL_COUNT_MIN: usize = 1024;
 /// More threads would find the kernel busy.
 const THREAD_COUNT_MAX: usize = 4;
 
-/// A queue's directory.
-struct Place {
+/// A queue's directory, and what its path says.
+struct QueueDir {
     topic: Arc<str>,
     queue_id: i32,
     dir: PathBuf,
@@ -39,9 +39,9 @@ pub(crate) fn open<I: Io>(
         report: OpenReport::default(),
         topics: Topics::new(),
     };
-    let places = opening.find(&shared.io, root)?;
-    let opened = open_all(shared, &places, policy);
-    opening.collect(shared, places, opened)?;
+    let dirs = opening.find(&shared.io, root)?;
+    let opened = open_all(shared, &dirs, policy);
+    opening.collect(shared, dirs, opened)?;
     Ok((opening.topics, opening.report))
 }
 
@@ -51,18 +51,18 @@ struct Opening<I: Io> {
 }
 
 impl<I: Io> Opening<I> {
-    fn find(&mut self, io: &I, root: &Path) -> Result<Vec<Place>, ConsumeQueueError> {
-        let mut places = Vec::new();
+    fn find(&mut self, io: &I, root: &Path) -> Result<Vec<QueueDir>, ConsumeQueueError> {
+        let mut dirs = Vec::new();
         for entry in list(io, root)? {
             let topic_dir = root.join(&entry.name);
             match entry.name.to_str() {
                 Some(topic) if entry.kind == FileKind::Directory => {
-                    self.find_in_topic(io, &Arc::from(topic), &topic_dir, &mut places)?;
+                    self.find_in_topic(io, &Arc::from(topic), &topic_dir, &mut dirs)?;
                 }
                 _ => self.report.ignored.push(topic_dir),
             }
         }
-        Ok(places)
+        Ok(dirs)
     }
 
     fn find_in_topic(
@@ -70,14 +70,14 @@ impl<I: Io> Opening<I> {
         io: &I,
         topic: &Arc<str>,
         topic_dir: &Path,
-        places: &mut Vec<Place>,
+        dirs: &mut Vec<QueueDir>,
     ) -> Result<(), ConsumeQueueError> {
         self.report.topic_count += 1;
         self.topics.entry(Arc::clone(topic)).or_default();
         for entry in list(io, topic_dir)? {
             let dir = topic_dir.join(&entry.name);
             match queue_id_of(&entry) {
-                Some(queue_id) => places.push(Place {
+                Some(queue_id) => dirs.push(QueueDir {
                     topic: Arc::clone(topic),
                     queue_id,
                     dir,
@@ -93,27 +93,27 @@ impl<I: Io> Opening<I> {
     fn collect(
         &mut self,
         shared: &Arc<Shared<I>>,
-        places: Vec<Place>,
+        dirs: Vec<QueueDir>,
         opened: Vec<Opened<I>>,
     ) -> Result<(), ConsumeQueueError> {
         let mut short = Vec::new();
         // Queues that have entries in files of the configured length.
         let mut well_count = 0;
-        for (place, opened) in places.into_iter().zip(opened) {
+        for (found, opened) in dirs.into_iter().zip(opened) {
             match opened {
-                Err(error) if error.is_short() => short.push((place, error)),
+                Err(error) if error.is_short() => short.push((found, error)),
                 opened => {
                     let opened = opened?;
                     well_count += usize::from(opened.0.max_index() > 0);
-                    self.add(&place, opened);
+                    self.add(&found, opened);
                 }
             }
         }
-        for (place, error) in short {
+        for (found, error) in short {
             if well_count == 0 {
                 return Err(error);
             }
-            self.add(&place, ConsumeQueue::open_broken(shared, &place.dir));
+            self.add(&found, ConsumeQueue::open_broken(shared, &found.dir));
         }
         for queues in self.topics.values_mut() {
             queues.sort_unstable_by_key(|(queue_id, _)| *queue_id);
@@ -121,36 +121,36 @@ impl<I: Io> Opening<I> {
         Ok(())
     }
 
-    fn add(&mut self, place: &Place, (queue, doubt): (Arc<ConsumeQueue<I>>, Option<Doubt>)) {
+    fn add(&mut self, found: &QueueDir, (queue, doubt): (Arc<ConsumeQueue<I>>, Option<Doubt>)) {
         self.report.queue_count += 1;
         self.report
             .doubtful
             .extend(doubt.map(|doubt| DoubtfulQueue {
-                topic: Arc::clone(&place.topic),
-                queue_id: place.queue_id,
+                topic: Arc::clone(&found.topic),
+                queue_id: found.queue_id,
                 doubt,
             }));
-        let queues = self.topics.entry(Arc::clone(&place.topic)).or_default();
-        queues.push((place.queue_id, queue));
+        let queues = self.topics.entry(Arc::clone(&found.topic)).or_default();
+        queues.push((found.queue_id, queue));
     }
 }
 
-/// Opens the queues in these places, in their order.
+/// Opens the queues in these directories, in their order.
 fn open_all<I: Io>(
     shared: &Arc<Shared<I>>,
-    places: &[Place],
+    dirs: &[QueueDir],
     policy: OpenPolicy,
 ) -> Vec<Opened<I>> {
-    let open = |places: &[Place]| -> Vec<Opened<I>> {
-        let open = |place: &Place| ConsumeQueue::open_shared(shared, &place.dir, policy);
-        places.iter().map(open).collect()
+    let open = |dirs: &[QueueDir]| -> Vec<Opened<I>> {
+        let open = |found: &QueueDir| ConsumeQueue::open_shared(shared, &found.dir, policy);
+        dirs.iter().map(open).collect()
     };
     let count = thread::available_parallelism().map_or(1, NonZero::get);
     let count = count.min(THREAD_COUNT_MAX);
-    if places.len() < PARALLEL_COUNT_MIN || count == 1 {
-        return open(places);
+    if dirs.len() < PARALLEL_COUNT_MIN || count == 1 {
+        return open(dirs);
     }
-    let mut parts = places.chunks(places.len().div_ceil(count));
+    let mut parts = dirs.chunks(dirs.len().div_ceil(count));
     let own = parts.next().unwrap_or_default();
     thread::scope(|scope| {
         let spawn = |part| {

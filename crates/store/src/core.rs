@@ -144,7 +144,8 @@ impl<I: Io> Core<I> {
             self.note(health::DISPATCH, &outcome);
         }
         let next_offset = self.dispatcher.next_offset();
-        if { self.dispatched.as_ref() }.is_some_and(|marks| marks.is_due(next_offset)) {
+        let is_due = |marks: &Arc<DispatchMarks<I>>| marks.is_due(next_offset);
+        if self.dispatched.as_ref().is_some_and(is_due) {
             self.mark_dispatched();
         }
         outcome

@@ -1,10 +1,10 @@
 //! Dispatch: from records of the log to entries of the derived files, and to whoever waits for
 //! new messages. RocketMQ calls it reput.
 //!
-//! One thread follows the log's visible end; recovery uses the same steps. Derived files are fed
-//! plain values, and may be built again from the log at any time: a record that is dispatched
-//! twice has one entry. What the records that were just put leave behind is known from notes
-//! ([`crate::noted`]); all others are read.
+//! One thread follows the log's visible end, and so does whoever ends a burst ([`crate::burst`]), one
+//! at a time; recovery uses the same steps. Derived files are fed plain values, and may be built again
+//! from the log at any time: a record that is dispatched twice has one entry. What the records that
+//! were just put leave behind is known from notes ([`crate::noted`]); all others are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -47,7 +47,7 @@ pub struct Arrival<'a> {
     pub store_timestamp_ms: i64,
 }
 
-/// Is told of each new message by the dispatching thread, and so must be quick.
+/// Is told of each new message by whoever dispatches it, and so must be quick.
 pub type ArrivalListener = dyn Fn(&Arrival<'_>) + Send + Sync;
 
 /// Builds derived entries from records.

@@ -2,9 +2,10 @@
 //! `foliomq/dispatched`.
 //!
 //! What a killed process had written is in the page cache, as it wrote it. So here a number in a
-//! mapping is as good as a synced one: it costs two stores, and is a place far nearer to the log's
-//! end than the one in `foliomq/state`, for which queues and index had to be synced. Everything
-//! below it is in the log and has its entries, whatever of that is on the device.
+//! mapping is as good as a synced one: it costs seven stores of 8 bytes for each MiB or second, and is
+//! a place far nearer to the log's end than the one in `foliomq/state`, for which queues and index had
+//! to be synced. Everything below it is in the log and has its entries, whatever of that is on the
+//! device.
 //!
 //! It is believed in the run of the machine, and with the mounts, in which it was written
 //! ([`Io::run_id`]), and if the `lock` file is as old as it was (a Java broker writes it when it

@@ -109,9 +109,9 @@ impl QueueCheck {
         unfinished: QueueMarks,
         doubtful: Vec<DoubtfulQueue>,
     ) -> Self {
-        let faults = { unfinished.ends.keys() }.map(|key| (key.clone(), QueueFault::Unfinished));
+        let fault = |key: &QueueKey| (key.clone(), QueueFault::Unfinished);
         Self {
-            faults: faults.collect(),
+            faults: unfinished.ends.keys().map(fault).collect(),
             marks,
             believed_end: 0,
             unfinished,

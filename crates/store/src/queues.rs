@@ -256,9 +256,9 @@ impl<I: Io> Queues<I> {
         if queue_ids.is_empty() {
             return;
         }
-        let keys = { queue_ids.iter() }.map(|queue_id| (topic.to_owned(), *queue_id));
         let mut marks = self.marks.read();
-        for key in keys {
+        for queue_id in queue_ids {
+            let key = (topic.to_owned(), *queue_id);
             marks.ends.remove(&key);
             marks.deleted.insert(key.clone(), log_end);
             lock(&self.deleted).insert(key, log_end);

@@ -7,14 +7,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod small;
+
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use message::Message;
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
+use small::Ticks;
 use store::{
     AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore,
     OpenReport, StoreOptions,
@@ -28,20 +29,6 @@ const SYNCED: usize = 10;
 /// Those behind them that were dispatched, and those that were not.
 const DISPATCHED: usize = 20;
 const IN_FLIGHT: usize = 3;
-
-/// A clock that moves by a millisecond each time it is read.
-#[derive(Debug, Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed) as i64
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
 
 struct Scene {
     io: SimIo,
