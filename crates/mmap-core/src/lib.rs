@@ -7,9 +7,16 @@
 //! - [`StagePool`]: locked memory in which bytes wait to be written to a file.
 //! - [`ReadOnlyMap`] and [`PrivateMap`] (copy on write): files that nobody has locked, copied from.
 //! - [`Io`] and [`IoFile`]: the file system as a type parameter, with [`OsIo`] as the real one.
+//!   [`Io::run_id`] names the run of the machine, for who believes what a killed process left in the
+//!   page cache.
+//! - [`read_ahead`]: having the kernel read from the device what will be read soon, and
+//!   [`prefetch()`]: having the processor fetch it from memory.
 //! - [`transfer`]: the ways from a file to a socket.
 //! - [`Published`]: the position below which bytes may be read; over [`sync`], for loom.
 //! - [`failpoint!`]: named places for tests, compiled out otherwise; beside them [`sabotage`].
+//! - With the feature `sim`: `SimIo`, a device that crashes and fails as it is told; `Random`, from
+//!   whose seeds it and the tests draw; and for loom `WatchedIo`, the same with its mapped bytes
+//!   watched.
 //!
 //! It is not: a general mapping library (memmap2 is), or portable; it wants Linux 5.14 or newer.
 //!

@@ -27,6 +27,8 @@ const TOPIC: &str = "BenchStart";
 const MANY: &str = "BenchQueues";
 /// Queues of one topic, of which a broker allows 65,536.
 const QUEUES_PER_TOPIC: i32 = 10_000;
+/// The row that is sent to few queues before there are many.
+const FEW: &str = "10 queues";
 const BODY_LEN: usize = 1024;
 /// Requests under way where queues are filled.
 const WINDOW: usize = 64;
@@ -36,8 +38,9 @@ const ABOUT: &str = "From the start of the process to the first accepted send, b
 every 200 us. Memory is that of /proc: anonymous is what the process itself has, the rest of what is \
 resident are pages of the store's files. `killed` is SIGKILL some seconds after the last send, so that \
 little is in flight; `killed under load` is SIGKILL right behind it, with what no flush had reached. \
-The page cache is warm. The queues are those of topics of 10,000, with one message each, then a second \
-round over ten of them; latencies are those of one connection with 64 requests under way.";
+The page cache is warm. The queues are those of topics of 10,000: a first message to each, which makes \
+the queue, then as many messages to ten of them, then a second one to each; latencies are those of one \
+connection with 64 requests under way.";
 
 const START: Column = Column::spread("ms to the first send");
 const RESIDENT: Column = Column::median("resident MB");
@@ -46,6 +49,7 @@ const TABLES: Column = Column::median("page tables KB");
 const FILES: Column = Column::median("open files");
 const P50: Column = Column::median("send p50 us");
 const P99: Column = Column::median("send p99 us");
+const P99_OVER: Column = Column::median("p99, over 10 queues");
 
 /// What `cargo xtask bench start` takes.
 #[derive(Debug, Args)]
@@ -136,7 +140,7 @@ fn connections(common: &Common, table: &mut Table, count: usize) -> Result<()> {
     broker.show(table, &format!("{count} idle connections"))
 }
 
-/// Many queues with one message each.
+/// Many queues with one message each, then with a second one.
 fn queues(common: &Common, count: i32) -> Result<Table> {
     let mut table = Table::new("Queues", &["work"]);
     let dir = common.scratch()?;
@@ -156,13 +160,18 @@ fn queues(common: &Common, count: i32) -> Result<Table> {
         table.add(&[name], P99, us(0.99));
         broker.show_memory(&mut table, name)
     };
-    latency("10 queues", &mut few(), &broker)?;
-    latency(
-        &format!("one message to each of {count} queues"),
-        &mut (0..count),
-        &broker,
-    )?;
-    latency(&format!("10 of {count} queues"), &mut few(), &broker)?;
+    latency(FEW, &mut few(), &broker)?;
+    let works = [
+        format!("a first message to each of {count} queues"),
+        format!("10 of {count} queues"),
+        format!("a second message to each of {count} queues"),
+    ];
+    latency(&works[0], &mut (0..count), &broker)?;
+    latency(&works[1], &mut few(), &broker)?;
+    latency(&works[2], &mut (0..count), &broker)?;
+    for work in &works {
+        table.ratio(&[work], P99_OVER, P99, &[FEW]);
+    }
     std::thread::sleep(common.choose(SETTLE_TIME, Duration::from_secs(1)));
     let mut broker = broker.killed()?;
     broker.show(&mut table, "killed")?;

@@ -14,6 +14,7 @@ use crate::workspace;
 
 const RATE: Column = Column::spread("a second");
 const OVER_FLOOR: Column = Column::spread("over its floor");
+const OVER_ONE: Column = Column::spread("over one thread");
 /// Bytes that are touched before each measurement: what the longest one writes.
 const WRITTEN_MAX: usize = 5 << 30;
 const ABOUT: &str = "Messages with bodies of 1 KiB, TAGS, KEYS and UNIQ_KEY, put into four queues in turn. \
@@ -74,6 +75,9 @@ const COPY: &str = "copy";
 const FDATASYNC: &str = "fdatasync";
 const WRITE: &str = "write";
 
+const ONE_THREAD: &str = "put, without sync, 1 thread";
+const TWO_THREADS: &str = "put, without sync, 2 threads";
+
 const GET: &str = "get by 32, hot";
 const HELD: &str = "the same bytes, held";
 const GET_SMALL: &str = "get by 32, in the caches";
@@ -84,13 +88,13 @@ const SMALL: &str = "20000";
 const ROWS: [Row; 16] = [
     row(COPY, &["copy"], Amount::Messages, None),
     row(
-        "put, without sync, 1 thread",
+        ONE_THREAD,
         &["put", "--syncs", "never"],
         Amount::Messages,
         Some(COPY),
     ),
     row(
-        "put, without sync, 2 threads",
+        TWO_THREADS,
         &["put", "--syncs", "never", "--threads", "2"],
         Amount::Messages,
         Some(COPY),
@@ -178,6 +182,7 @@ pub(super) fn run(arguments: &StoreArguments) -> Result<()> {
             table.ratio(&[row.name], OVER_FLOOR, RATE, &[floor]);
         }
     }
+    table.ratio(&[TWO_THREADS], OVER_ONE, RATE, &[ONE_THREAD]);
     report.text(ABOUT);
     report.plot(Plot::bars("rates", "A second", &table, RATE, 0).log());
     report.table(table);
@@ -185,7 +190,7 @@ pub(super) fn run(arguments: &StoreArguments) -> Result<()> {
 }
 
 /// The program that measures; of this build for a quick run, for release otherwise.
-fn build(common: &Common) -> Result<PathBuf> {
+pub(super) fn build(common: &Common) -> Result<PathBuf> {
     let mut words = vec!["build", "--quiet", "--package", "benches"];
     words.extend(["--bin", "embedded"]);
     let profile = common.choose("release", "debug");

@@ -15,7 +15,6 @@ mod ledger;
 mod namespace;
 mod node;
 mod power;
-mod random;
 mod reader;
 mod sabotage;
 mod seeds;

@@ -7,9 +7,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use mmap_core::Random;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-
-use super::random::Random;
 
 /// Says to the second run of this program that it is there already.
 const MARK: &str = "FOLIOMQ_FAULT_NAMESPACE";

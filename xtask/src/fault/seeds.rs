@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use mmap_core::Random;
 use mmap_core::sabotage::{self, Lie};
-
-use super::random::Random;
 
 /// A seed that runs longer than this hangs.
 const SEED_TIME_MAX: Duration = Duration::from_secs(60);

@@ -10,8 +10,7 @@ use anyhow::{Context, Result, bail};
 use client::{ClientError, ClientOptions, Outgoing, Producer, PullConsumer, Received, StartAt};
 use client::{Receipt, SendStatus};
 use message::MessageId;
-
-use super::random::Random;
+use mmap_core::Random;
 
 /// The topics that messages go to; each has four queues.
 pub(super) const TOPICS: [&str; 3] = ["FaultA", "FaultB", "FaultC"];

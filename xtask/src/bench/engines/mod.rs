@@ -13,6 +13,7 @@ use programs::Programs;
 
 const RATE: Column = Column::spread("messages/s");
 const OVER_OURS: Column = Column::spread("over ours");
+const OVER_DEVICE: Column = Column::spread("over fdatasync");
 const OURS: &str = "ours";
 /// Bytes that the fastest engine writes in a second, about.
 const WRITTEN_PER_SECOND_MAX: usize = 2 << 30;
@@ -25,16 +26,19 @@ in memory, commitlog an index of offsets, redb a B-tree with one transaction a m
 none at all. A fresh store in a process of its own for each measurement; Java's two stores stay \
 open in one warmed JVM with the flags of `runbroker.sh`, its messages are made beforehand, and it is \
 stopped (SIGSTOP) while others run. okaywal syncs each commit and reads back only at recovery; \
-commitlog has no group commit. Sync: each producer waits for its message to be on the device.";
+commitlog has no group commit. Sync: each producer waits for its message to be on the device; *fdatasync* is what the device does \
+without an engine: 1 KiB after the other written and synced, into initialised blocks.";
 
-/// The engines and whether they take part in puts without sync, sync puts, and reads.
-const ENGINES: [(&str, [bool; 3]); 6] = [
-    (OURS, [true, true, true]),
-    (programs::JAVA, [true, true, true]),
-    ("okay-wal", [false, true, false]),
-    ("raft-engine", [true, true, true]),
-    ("commit-log", [true, false, true]),
-    ("redb", [true, true, true]),
+/// The engines and whether they take part in puts without sync, sync puts of one producer, those of
+/// several, and reads.
+const ENGINES: [(&str, [bool; 4]); 7] = [
+    (programs::FDATASYNC, [false, true, false, false]),
+    (OURS, [true, true, true, true]),
+    (programs::JAVA, [true, true, true, true]),
+    ("okay-wal", [false, true, true, false]),
+    ("raft-engine", [true, true, true, true]),
+    ("commit-log", [true, false, false, true]),
+    ("redb", [true, true, true, true]),
 ];
 
 /// What `cargo xtask bench engines` takes.
@@ -88,8 +92,9 @@ impl Work {
     fn kind(self) -> usize {
         match self {
             Work::Put { .. } => 0,
-            Work::Sync { .. } => 1,
-            Work::Read => 2,
+            Work::Sync { threads: 1 } => 1,
+            Work::Sync { .. } => 2,
+            Work::Read => 3,
         }
     }
 }
@@ -117,6 +122,8 @@ pub(super) fn run(arguments: &EnginesArguments) -> Result<()> {
         for (engine, _) in ENGINES {
             let (row, base) = ([&*work.name(), engine], [&*work.name(), OURS]);
             table.ratio(&row, OVER_OURS, RATE, &base);
+            let device = [&*work.name(), programs::FDATASYNC];
+            table.ratio(&row, OVER_DEVICE, RATE, &device);
         }
     }
     report.text(ABOUT);

@@ -12,11 +12,14 @@ use serde_json::Value;
 use super::Work;
 use crate::bench::report::Common;
 use crate::bench::servers::measured::JAVA_FLAGS;
+use crate::bench::store;
 use crate::interop::java;
 use crate::process::{self, Guarded};
 use crate::workspace;
 
 pub(super) const JAVA: &str = "java";
+/// No engine: what the device does with one sync after the other.
+pub(super) const FDATASYNC: &str = "fdatasync";
 /// Milliseconds of puts before Java is measured, so that its code is compiled.
 const WARM_UP_MILLIS: u64 = 6_000;
 const MANIFEST: &str = "benches/engines/Cargo.toml";
@@ -28,6 +31,8 @@ const CRATES: [&str; 4] = ["okaywal", "raft-engine", "commitlog", "redb"];
 #[derive(Debug)]
 pub(super) struct Programs {
     native: PathBuf,
+    /// Measures the device.
+    embedded: PathBuf,
     dir: PathBuf,
     java: Option<Java>,
     /// Messages that are read.
@@ -43,19 +48,21 @@ struct Java {
 }
 
 impl Programs {
-    /// Builds the package of native engines, and starts Java where it takes part.
+    /// Builds the programs of native engines and of the device, and starts Java where it takes part.
     pub(super) fn start(dir: &Path, common: &Common, with_java: bool) -> Result<Self> {
         // A workspace of its own, which `cargo build` at the root does not see.
         let target_dir = workspace::target_dir();
         let mut build = workspace::cargo_command(&["build", "--release", "--quiet"]);
         build.args(["--locked", "--manifest-path", MANIFEST, "--target-dir"]);
         workspace::run(build.arg(&target_dir))?;
+        let embedded = store::build(common)?;
         let java = match with_java {
             true => Some(Java::start(dir, common)?),
             false => None,
         };
         Ok(Self {
             native: target_dir.join("release/engines"),
+            embedded,
             dir: dir.to_owned(),
             java,
             read: common.choose(300_000, 10_000),
@@ -78,9 +85,14 @@ impl Programs {
                 Work::Read => format!("read {millis}"),
             });
         }
+        let millis = millis.to_string();
+        if engine == FDATASYNC {
+            let mut command = Command::new(&self.embedded);
+            command.arg("--dir").arg(&self.dir).arg("fdatasync");
+            return figures(command.args(["--millis", &millis]));
+        }
         let mut command = Command::new(&self.native);
         command.arg(engine).arg("--dir").arg(&self.dir);
-        let millis = millis.to_string();
         match work {
             Work::Put { threads } => command
                 .args(["put", "--threads", &threads.to_string()])
@@ -88,9 +100,14 @@ impl Programs {
             Work::Sync { threads } => command.args(["sync", "--threads", &threads.to_string()]),
             Work::Read => command.args(["read", "--messages", &self.read.to_string()]),
         };
-        let line = workspace::output(command.args(["--millis", &millis]))?;
-        serde_json::from_str(&line).context("figures")
+        figures(command.args(["--millis", &millis]))
     }
+}
+
+/// The line that a program prints.
+fn figures(command: &mut Command) -> Result<Value> {
+    let line = workspace::output(command)?;
+    serde_json::from_str(&line).context("figures")
 }
 
 /// The versions of the crates that are measured, as they are locked.

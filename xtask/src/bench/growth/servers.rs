@@ -16,6 +16,9 @@ const PER_CONNECTION: Column = Column::median("bytes per connection");
 const P99: Column = Column::spread("send p99 us");
 const CPU: Column = Column::spread("CPU us per message");
 const RATE: Column = Column::spread("messages/s");
+const P99_GROWTH: Column = Column::spread("send p99, over the first");
+const CPU_GROWTH: Column = Column::spread("CPU, over the first");
+const RATE_GROWTH: Column = Column::spread("messages/s, over the first");
 const ACTIVE: usize = 16;
 
 /// Idle connections beside those that send.
@@ -42,6 +45,7 @@ pub(super) fn connections(common: &Common, report: &mut Report) -> Result<()> {
             drop(idle);
         }
     }
+    compare(&mut table, sizes, &[(P99_GROWTH, P99), (CPU_GROWTH, CPU)]);
     report.table(table);
     Ok(())
 }
@@ -66,6 +70,7 @@ pub(super) fn consumers(common: &Common, report: &mut Report) -> Result<()> {
             table.add(&label, CPU, cpu);
         }
     }
+    compare(&mut table, sizes, &[(RATE_GROWTH, RATE), (CPU_GROWTH, CPU)]);
     report.plot(Plot::bars(
         "consumers",
         "Pulls of 32, by consumers",
@@ -75,6 +80,16 @@ pub(super) fn consumers(common: &Common, report: &mut Report) -> Result<()> {
     ));
     report.table(table);
     Ok(())
+}
+
+/// Adds the ratios of figures to those of the first row.
+fn compare(table: &mut Table, sizes: &[usize], figures: &[(Column, Column)]) {
+    let labels: Vec<_> = sizes.iter().map(usize::to_string).collect();
+    for (ratio, of) in figures {
+        for label in &labels {
+            table.ratio(&[label], *ratio, *of, &[&labels[0]]);
+        }
+    }
 }
 
 fn send(server: &Measured, duration: Duration) -> Result<(f64, f64, f64)> {

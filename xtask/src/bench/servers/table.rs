@@ -14,6 +14,7 @@ const P50: Column = Column::median("p50 us");
 const P99: Column = Column::median("p99 us");
 const P999: Column = Column::median("p99.9 us");
 const CPU: Column = Column::median("CPU s per million");
+const MESSAGES: Column = Column::median("messages");
 const OVER_ECHO: Column = Column::spread("requests, over echo");
 const OVER_JAVA: Column = Column::spread("messages, over Java");
 const CPU_OVER_JAVA: Column = Column::spread("CPU, over Java");
@@ -29,6 +30,7 @@ pub(super) fn add(table: &mut Table, labels: &[&str], outcome: &Outcome, cpu: Du
     }
     let millions = outcome.messages as f64 / 1e6;
     table.add(labels, CPU, cpu.as_secs_f64() / millions);
+    table.add(labels, MESSAGES, outcome.messages as f64);
 }
 
 /// Adds ours against the others' of the same work.

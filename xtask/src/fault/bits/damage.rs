@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use mmap_core::Random;
 
-use super::super::random::Random;
 use super::baseline::{Baseline, Record};
 
 /// What a device loses as a whole.

@@ -12,13 +12,13 @@ mod damage;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use mmap_core::Random;
 use mmap_core::sabotage::Lie;
 use store::{MessageStore, RecoveryPolicy};
 
 use self::baseline::{Baseline, baselines};
 use self::check::{Verdict, compare};
 use self::damage::{Damage, Place};
-use super::random::Random;
 use super::seeds::{Arguments, Seeded, tell};
 use crate::test::Suite;
 

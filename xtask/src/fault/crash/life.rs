@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use message::{BatchMessage, Message, SysFlag, Transaction, encode_batch_message};
-use mmap_core::{Io, SimIo};
+use mmap_core::{Io, Random, SimIo};
 use store::{
     AllMessages, AppendError, GetLimits, GetStatus, KeyQuery, MessageStore, PutError, PutTicket,
 };
 
 use super::model::{Issued, Model, topic_name};
 use super::setup::{ROOT, Setup, Ticks};
-use crate::fault::random::Random;
 use crate::fault::seeds::tell;
 
 /// A store that is open, and what is waited for.

@@ -16,10 +16,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use message::{Message, PreparedRecord, Stamp};
 use mmap_core::sabotage::Lie;
-use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
+use mmap_core::{Access, CrashStyle, Io, IoFile, Random, SimIo};
 use store::{MessageStore, OpenError, OpenReport};
 
-use super::random::Random;
 use super::seeds::{Arguments, Seeded, tell};
 use crate::test::Suite;
 use life::{Left, Life};

@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use message::{CrcProperty, Limits};
-use mmap_core::WarmUp;
+use mmap_core::{Random, WarmUp};
 use store::{Clock, FlushMode, IndexOptions, LogWarmUp, StoreOptions};
-
-use crate::fault::random::Random;
 
 /// Where the store lies on the simulated machine.
 pub const ROOT: &str = "/data/store";

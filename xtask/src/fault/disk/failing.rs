@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use mmap_core::Random;
 
 use super::{Flush, Outcome, PATIENCE, Place, RESUME_LIMIT, Scenario, Trial};
 use crate::fault::fusefs::{self, Disk, Effect, Errno, Operation, Rule, Settings, Volume};
-use crate::fault::random::Random;
 use crate::fault::reader::Found;
 
 /// Messages that are sent before the fault.

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use mmap_core::Random;
 use tempfile::TempDir;
 
 use super::fusefs;
 use super::ledger::{Ledger, Promise};
 use super::namespace::{self, BootId};
 use super::node::Node;
-use super::random::Random;
 use super::reader::Found;
 use super::workload::{Answer, History, Sent, Tally, Workload};
 use super::{binary, run_apart, sabotage};

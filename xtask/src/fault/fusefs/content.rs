@@ -194,8 +194,9 @@ fn for_each_page(offset: u64, len: usize, mut act: impl FnMut(u64, usize, usize,
 
 #[cfg(test)]
 mod tests {
+    use mmap_core::Random;
+
     use super::*;
-    use crate::fault::random::Random;
 
     fn file(bytes: &[u8]) -> Content {
         let mut content = Content::empty();

@@ -1,6 +1,6 @@
 //! What becomes of each unsynced change when the power is cut.
 
-use crate::fault::random::Random;
+use mmap_core::Random;
 
 /// What becomes of one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

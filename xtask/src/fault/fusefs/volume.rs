@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use fuser::Errno;
+use mmap_core::Random;
 
 use super::content::{Content, PAGE_LEN, Page};
 use super::fate::{Damage, Fates};
 use super::names::{Change, Edit, Ino, Journal, Names};
 use super::rules::{Effect, Operation, Rule, Rules};
-use crate::fault::random::Random;
 
 /// The root directory's number, as FUSE has it.
 pub(super) const ROOT: Ino = 1;

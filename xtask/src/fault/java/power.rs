@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use mmap_core::Random;
 use serde::{Deserialize, Serialize};
 
 use super::scenario::puts;
@@ -14,7 +15,6 @@ use super::verdict::{Expected, Verdict};
 use super::{lines, ours, run_script};
 use crate::fault::fusefs::{Disk, Errno, Operation, Rule, Settings, Volume};
 use crate::fault::namespace::BootId;
-use crate::fault::random::Random;
 use crate::process::{self, Guarded};
 
 /// Power cuts that are tried until Java's store has lost something.

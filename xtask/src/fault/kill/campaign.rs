@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use mmap_core::Random;
 
 use super::Mode;
 use super::fate::Fate;
 use super::store::{Figures, Store};
-use crate::fault::random::Random;
 
 /// Lives of one store: its history is checked from the beginning at the end of each.
 const LIVES_PER_STORE: u64 = 40;

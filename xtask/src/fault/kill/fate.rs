@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use mmap_core::Random;
 use mmap_core::failpoint::{CHANGE, CHANGES, MEMORY, STORES};
-
-use crate::fault::random::Random;
 
 /// Longest load of a life that waits for a failpoint.
 const FAILPOINT_LOAD: Duration = Duration::from_millis(60);

@@ -9,12 +9,12 @@ use client::{
     ClientError, ClientOptions, Connection, Outgoing, Producer, PullConsumer, SendStatus, StartAt,
 };
 use message::MessageId;
+use mmap_core::Random;
 use remoting::header::{SendMessageRequestHeaderV2, SendMessageResponseHeader};
 use remoting::{Command, RequestCode, ResponseCode};
 
 use super::ledger::{Place, QUEUE_COUNT, Told};
 use super::message::{ANY_QUEUE, Identity};
-use crate::fault::random::Random;
 
 /// The consumers' group.
 pub const GROUP: &str = "killed";

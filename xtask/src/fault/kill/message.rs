@@ -3,8 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::fault::random::Random;
+use mmap_core::Random;
 
 /// Bytes at the beginning of a body: identity, topic, queue.
 const HEAD_LEN: usize = 8 + 2 + 1;

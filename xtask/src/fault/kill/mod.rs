@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use mmap_core::Random;
 
-use super::random::Random;
 use super::{binary, sabotage};
 use crate::test::Suite;
 use campaign::{Campaign, Totals};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use client::ClientError;
+use mmap_core::Random;
 use tempfile::TempDir;
 
 use super::Mode;
@@ -16,7 +17,6 @@ use super::ledger::Ledger;
 use super::life::{Death, Life, Program, Start, place_kind};
 use super::load::{CALLING_PRODUCER, Load, Promises, WINDOW_PRODUCERS};
 use super::verify::{Verifier, saved_offsets};
-use crate::fault::random::Random;
 
 /// Topics beside the common one that a store begins with.
 const TOPIC_COUNT: usize = 4;

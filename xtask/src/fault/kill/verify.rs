@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use client::Connection;
 use message::{Parsed, RecordView};
+use mmap_core::Random;
 use remoting::header::{
     OffsetResponseHeader, PullMessageRequestHeader, PullMessageResponseHeader,
     QueryConsumerOffsetRequestHeader, QueryMessageRequestHeader, pull_flag,
@@ -16,7 +17,6 @@ use remoting::{Command, RequestCode, ResponseCode};
 use super::ledger::{Ledger, Place, QUEUE_COUNT};
 use super::load::GROUP;
 use super::message::Identity;
-use crate::fault::random::Random;
 
 /// As long as an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

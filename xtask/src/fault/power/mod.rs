@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use client::Connection;
+use mmap_core::Random;
 use tempfile::TempDir;
 
 use super::fusefs::{self, Damage, Disk, Image, Settings, Volume};
 use super::ledger::{Ledger, Promise, Verdict};
 use super::namespace::{self, BootId};
 use super::node::Node;
-use super::random::Random;
 use super::reader::{Found, has_key};
 use super::workload::{History, Workload};
 use super::{binary, run_apart, sabotage};
