@@ -5,15 +5,19 @@
 //! checkpoint, our own state, the queues and the index all vouch for; each record is dispatched
 //! again, which does nothing where its entries exist.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use commitlog::{CallerError, Clock, CommitLog, DirQuarantine, LogError, Opening, Visitor};
+use commitlog::{
+    CallerError, Clock, CommitLog, DirQuarantine, LogError, Opening, RecoverFrom, RecoveryReport,
+    Visitor,
+};
 use consumequeue::{BatchQueueSet, ConsumeQueueSet};
 use indexfile::IndexService;
 use message::RecordView;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, IoError};
-
 use segment_queue::{FlushPolicy, MapBudget};
 
 use crate::batches::Batches;
@@ -25,27 +29,16 @@ use crate::error::{DispatchError, OpenError};
 use crate::options::StoreOptions;
 use crate::ownership::{LastExit, Ownership};
 use crate::progress::{Progress, Step};
-use crate::queue_check::{self, Marks, QueueCheck};
+use crate::queue_check::{self, Marks, QueueCheck, RebuiltQueue};
 use crate::queues::Queues;
 use crate::redispatch::{Redispatch, RefusedDamage};
-use crate::report::{OpenReport, Phase};
+use crate::report::{Missing, OpenReport, Phase};
 use crate::state::StateFile;
 
 /// A store time this far ahead of the clock is damage, not a clock that was set back: 1 day.
 const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
-
-/// The latest store time that checkpoint and index know of; the message may be gone from the log.
-fn remembered_ms<I: Io>(found: &Found, dispatcher: &Dispatcher<I>, now_ms: i64) -> i64 {
-    let index = dispatcher.index.as_ref();
-    let indexed = index.and_then(IndexService::last_update);
-    let times = [
-        found.times.physic_ms,
-        found.times.logics_ms,
-        indexed.map_or(0, |last| last.timestamp_ms),
-    ];
-    let believed = |ms: &i64| ms.saturating_sub(now_ms) < AHEAD_MS_MAX;
-    times.into_iter().filter(believed).max().unwrap_or(0)
-}
+/// Index candidates of one query that are compared with the key itself.
+const CANDIDATES_MAX: usize = 4096;
 
 /// A store that is open, without its services.
 #[derive(Debug)]
@@ -71,136 +64,232 @@ pub(crate) fn open<I: Io>(
     progress: &dyn Progress,
 ) -> Result<Opened<I>, OpenError> {
     let ownership = Ownership::take(io, &options.root).map_err(OpenError::Lock)?;
-    open_owned(io, options, clock, progress, ownership).inspect_err(|_| {
+    let means = Means {
+        io,
+        options,
+        clock,
+        progress,
+    };
+    means.open_owned(ownership).inspect_err(|_| {
         // What has failed may be a sync. The first error is the one to report.
         let _ = dispatched::forget(io, &options.own_dir());
     })
 }
 
-fn open_owned<I: Io>(
-    io: &I,
-    options: &StoreOptions,
-    clock: &Arc<dyn Clock>,
-    progress: &dyn Progress,
-    ownership: Ownership<I>,
-) -> Result<Opened<I>, OpenError> {
-    let begun = clock.monotonic();
-    let mut phases = Vec::new();
-    let budget = options.mapped_len_max.map(MapBudget::new);
-    let opening = CommitLog::open(
-        io.clone(),
-        options.commit_log(budget.as_ref()),
-        Arc::clone(clock),
-    )?;
-    let found = Found::read(io, options, ownership.last_exit(), &opening)?;
-    let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
-    let damaged_segments: Vec<_> = damaged_segments.collect();
-    let derived = Derived::open(io, options, budget.as_ref(), &found, clock, &mut phases)?;
-    let ends = derived.ends(&opening, found.mark.as_ref())?;
-    let Beginning { from, mark } = found.begin(&opening, &ends)?;
-    derived.complete_last_keys(&opening, from.offset)?;
-    let Derived {
-        dispatcher,
-        marks,
-        mut check,
-        queue_count,
-        index_file_count,
-        suspect_index_file_count,
-        ..
-    } = derived;
+/// What a store is opened with.
+struct Means<'a, I: Io> {
+    io: &'a I,
+    options: &'a StoreOptions,
+    clock: &'a Arc<dyn Clock>,
+    progress: &'a dyn Progress,
+}
 
-    // Before anything is changed: a crash from here on must not pass for a clean stop, after which
-    // derived files are believed.
-    let marked = match ownership.mark_open(io) {
-        Err(error) if !error.is_full() => return Err(error.into()),
-        marked => marked,
-    };
-    match mark {
-        Some(Mark { anchor, .. }) => {
-            check.believe_below(anchor.end());
-            dispatcher.go_on_behind(anchor.offset, anchor.store_ms);
+/// Where recovery begins.
+struct Start {
+    from: RecoverFrom,
+    /// Whether the next start will know that the store was open: a log that is only read needs no
+    /// space for that.
+    marked: Result<(), IoError>,
+}
+
+/// What recovery found and did.
+struct Recovered {
+    scan: RecoveryReport,
+    quarantined: Vec<PathBuf>,
+    missing: Vec<Missing>,
+    rebuilt_queues: Vec<RebuiltQueue>,
+    undispatched_from: Option<u64>,
+    phases: [Phase; 2],
+}
+
+impl<I: Io> Means<'_, I> {
+    fn open_owned(&self, ownership: Ownership<I>) -> Result<Opened<I>, OpenError> {
+        let Self {
+            io, options, clock, ..
+        } = *self;
+        let begun = clock.monotonic();
+        let budget = options.mapped_len_max.map(MapBudget::new);
+        let opening = CommitLog::open(
+            io.clone(),
+            options.commit_log(budget.as_ref()),
+            Arc::clone(clock),
+        )?;
+        let found = Found::read(io, options, ownership.last_exit(), &opening)?;
+        let damaged_segments = opening.damaged().iter().map(|damage| damage.path.clone());
+        let damaged_segments = damaged_segments.collect();
+        let (derived, mut check) = Derived::open(self, budget.as_ref(), &found)?;
+        let start = self.prepare(&ownership, &opening, &found, &derived, &mut check)?;
+        let (log, recovered) = self.recover(opening, start, &found, &derived, check)?;
+        let checkpoint = Checkpoint::open(io, &options.root)?;
+        let is_read_only = recovered.scan.read_only.is_some();
+        let elapsed = self.since(begun);
+        let report = report(&found, &derived, recovered, damaged_segments, elapsed);
+        // What is only read is not known to be whole.
+        let (dispatched, state) = match is_read_only {
+            true => (None, None),
+            false => (
+                Some(DispatchMarks::open(io, &options.own_dir(), &found.origin)),
+                open_state(io, options),
+            ),
+        };
+        Ok(Opened {
+            ownership,
+            checkpoint,
+            log,
+            dispatcher: derived.dispatcher,
+            marks: derived.marks,
+            dispatched,
+            run_id: found.origin.run_id,
+            state,
+            report,
+        })
+    }
+
+    /// Finds out where recovery begins, and has it known that the store is open.
+    fn prepare(
+        &self,
+        ownership: &Ownership<I>,
+        opening: &Opening<I>,
+        found: &Found,
+        derived: &Derived<I>,
+        check: &mut QueueCheck,
+    ) -> Result<Start, OpenError> {
+        let ends = derived.ends(opening, found.mark.as_ref())?;
+        let Beginning { from, mark } = found.begin(opening, &ends)?;
+        derived.complete_last_keys(opening, from.offset)?;
+        // Before anything is changed: a crash from here on must not pass for a clean stop, after which
+        // derived files are believed.
+        let marked = match ownership.mark_open(self.io) {
+            Err(error) if !error.is_full() => return Err(error.into()),
+            marked => marked,
+        };
+        let dispatcher = &derived.dispatcher;
+        match mark {
+            Some(Mark { anchor, .. }) => {
+                check.believe_below(anchor.end());
+                dispatcher.go_on_behind(anchor.offset, anchor.store_ms);
+            }
+            // What is brought in line now would be taken for what it vouched for.
+            None => dispatched::forget(self.io, &self.options.own_dir())?,
         }
-        // What is brought in line now would be taken for what it vouched for.
-        None => dispatched::forget(io, &options.own_dir())?,
+        // Before records are dispatched: whose topic is of which kind depends on it.
+        dispatcher.finish_batch_deletions()?;
+        Ok(Start { from, marked })
     }
-    // Before records are dispatched: whose topic is of which kind depends on it.
-    dispatcher.finish_batch_deletions()?;
-    let mut quarantine = DirQuarantine::new(io.clone(), options.own_dir().join("quarantine"));
-    let segments = opening.segments();
-    let range = (segments.min_offset(), from.offset, segments.published());
-    let mut redispatch = Redispatch::new(&dispatcher, check, options.recovery, progress, range);
-    let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
-    let (log, recovery) = recovered.map_err(refusal)?;
-    phases.push(Phase {
-        rebuilt: redispatch.appended_count,
-        ..Phase::of_log(&recovery)
-    });
-    let mut settling = Settling {
-        log: &log,
-        dispatcher: &dispatcher,
-        marks: &marks,
-        progress,
-        rebuilt: 0,
-    };
-    let settle_begun = clock.monotonic();
-    settling.settle(recovery.end, &mut redispatch)?;
-    phases.push(Phase {
-        files: redispatch.check.faults().len() as u64,
-        rebuilt: settling.rebuilt,
-        elapsed: clock.monotonic().saturating_sub(settle_begun),
-        ..Phase::named("settle")
-    });
-    log.store_not_before(remembered_ms(&found, &dispatcher, clock.wall_ms()));
-    let is_read_only = recovery.read_only.is_some();
-    if !is_read_only {
-        marked?;
+
+    /// Recovers the log, and brings queues and index in line with it.
+    fn recover(
+        &self,
+        opening: Opening<I>,
+        Start { from, marked }: Start,
+        found: &Found,
+        derived: &Derived<I>,
+        check: QueueCheck,
+    ) -> Result<(CommitLog<I>, Recovered), OpenError> {
+        let (options, clock, dispatcher) = (self.options, self.clock, &derived.dispatcher);
+        let quarantine_dir = options.own_dir().join("quarantine");
+        let mut quarantine = DirQuarantine::new(self.io.clone(), quarantine_dir);
+        let segments = opening.segments();
+        let range = (segments.min_offset(), from.offset, segments.published());
+        let mut redispatch =
+            Redispatch::new(dispatcher, check, options.recovery, self.progress, range);
+        let recovered = opening.recover(&from, &mut redispatch, &mut quarantine);
+        let (log, scan) = recovered.map_err(refusal)?;
+        let log_phase = Phase {
+            rebuilt: redispatch.appended_count,
+            ..Phase::of_log(&scan)
+        };
+        let mut settling = Settling {
+            log: &log,
+            dispatcher,
+            marks: &derived.marks,
+            progress: self.progress,
+            rebuilt: 0,
+        };
+        let begun = clock.monotonic();
+        settling.settle(scan.end, &mut redispatch)?;
+        let settle_phase = Phase {
+            rebuilt: settling.rebuilt,
+            ..self.phase("settle", redispatch.check.faults().len(), begun)
+        };
+        log.store_not_before(remembered_ms(found, dispatcher, clock.wall_ms()));
+        if scan.read_only.is_none() {
+            marked?;
+            if !is_as_before(found, &scan, &redispatch.check) {
+                settling.remember_queues();
+            }
+        }
+        let recovered = Recovered {
+            scan,
+            quarantined: quarantine.kept().to_vec(),
+            rebuilt_queues: redispatch.check.rebuilt(),
+            missing: redispatch.missing,
+            undispatched_from: redispatch.undispatched_from,
+            phases: [log_phase, settle_phase],
+        };
+        Ok((log, recovered))
     }
-    // In the run of the machine that it was written in, what was remembered is as true as before,
-    // and the queues, which may be many, are synced in their own time.
-    let is_as_before = found.is_power_kept
-        && !found.is_derived_in_doubt
-        && recovery.cut.is_none()
-        && recovery.holes.is_empty()
-        && redispatch.check.faults().is_empty();
-    if !is_read_only && !is_as_before {
-        settling.remember_queues();
+
+    fn since(&self, begun: Duration) -> Duration {
+        self.clock.monotonic().saturating_sub(begun)
     }
-    let checkpoint = Checkpoint::open(io, &options.root)?;
-    let report = OpenReport {
+
+    /// A phase that ends now, and has looked at so many files.
+    fn phase(&self, name: &'static str, file_count: usize, begun: Duration) -> Phase {
+        Phase {
+            files: file_count as u64,
+            elapsed: self.since(begun),
+            ..Phase::named(name)
+        }
+    }
+}
+
+fn report<I: Io>(
+    found: &Found,
+    derived: &Derived<I>,
+    recovered: Recovered,
+    damaged_segments: Vec<PathBuf>,
+    elapsed: Duration,
+) -> OpenReport {
+    OpenReport {
         last_exit: found.last_exit,
         is_power_kept: found.is_power_kept,
-        log: recovery,
+        log: recovered.scan,
         damaged_segments,
-        missing: redispatch.missing,
-        quarantined: quarantine.kept().to_vec(),
-        queue_count,
+        missing: recovered.missing,
+        quarantined: recovered.quarantined,
+        queue_count: derived.queue_count,
         has_torn_marks: found.has_torn_marks,
-        rebuilt_queues: redispatch.check.rebuilt(),
-        index_file_count,
-        suspect_index_file_count,
-        undispatched_from: redispatch.undispatched_from,
-        phases,
-        elapsed: clock.monotonic().saturating_sub(begun),
-    };
-    Ok(Opened {
-        ownership,
-        checkpoint,
-        log,
-        dispatcher,
-        marks,
-        dispatched: match is_read_only {
-            true => None,
-            false => Some(DispatchMarks::open(io, &options.own_dir(), &found.origin)),
-        },
-        run_id: found.origin.run_id,
-        // What is only read is not known to be whole.
-        state: if is_read_only {
-            None
-        } else {
-            open_state(io, options)
-        },
-        report,
-    })
+        rebuilt_queues: recovered.rebuilt_queues,
+        index_file_count: derived.index_file_count,
+        suspect_index_file_count: derived.suspect_index_file_count,
+        undispatched_from: recovered.undispatched_from,
+        phases: [derived.phases.clone(), recovered.phases].concat(),
+        elapsed,
+    }
+}
+
+/// The latest store time that checkpoint and index know of; the message may be gone from the log.
+fn remembered_ms<I: Io>(found: &Found, dispatcher: &Dispatcher<I>, now_ms: i64) -> i64 {
+    let index = dispatcher.index.as_ref();
+    let indexed = index.and_then(IndexService::last_update);
+    let times = [
+        found.times.physic_ms,
+        found.times.logics_ms,
+        indexed.map_or(0, |last| last.timestamp_ms),
+    ];
+    let believed = |ms: &i64| ms.saturating_sub(now_ms) < AHEAD_MS_MAX;
+    times.into_iter().filter(believed).max().unwrap_or(0)
+}
+
+/// Whether what was remembered is as true as before, which it is in the run of the machine that it was
+/// written in: the queues, which may be many, are synced in their own time then.
+fn is_as_before(found: &Found, scan: &RecoveryReport, check: &QueueCheck) -> bool {
+    found.is_power_kept
+        && !found.is_derived_in_doubt
+        && scan.cut.is_none()
+        && scan.holes.is_empty()
+        && check.faults().is_empty()
 }
 
 /// Opens the file of our own state. Without it the next recovery reads more.
@@ -225,100 +314,64 @@ fn refusal(error: LogError) -> OpenError {
 struct Derived<I: Io> {
     dispatcher: Dispatcher<I>,
     marks: Marks<I>,
-    check: QueueCheck,
     queue_count: usize,
     index_file_count: usize,
     suspect_index_file_count: usize,
     /// Messages from here on may be missing in the index.
     index_resume_offset: Option<u64>,
+    phases: [Phase; 2],
 }
 
 impl<I: Io> Derived<I> {
     fn open(
-        io: &I,
-        options: &StoreOptions,
+        means: &Means<'_, I>,
         budget: Option<&MapBudget>,
         found: &Found,
-        clock: &Arc<dyn Clock>,
-        phases: &mut Vec<Phase>,
-    ) -> Result<Self, OpenError> {
-        let (last_exit, begun) = (found.last_exit, clock.monotonic());
-        let queue_policy = match last_exit {
+    ) -> Result<(Self, QueueCheck), OpenError> {
+        let Means {
+            io, options, clock, ..
+        } = *means;
+        let queue_policy = match found.last_exit {
             LastExit::Clean => consumequeue::OpenPolicy::Clean,
             LastExit::Unclean => consumequeue::OpenPolicy::Unclean,
         };
+        let begun = clock.monotonic();
         let (set, queue_report) = ConsumeQueueSet::open(
             io.clone(),
             &options.queue_dir(),
             options.consume_queues(budget),
             queue_policy,
         )?;
-        phases.push(Phase {
-            files: queue_report.queue_count as u64,
-            elapsed: clock.monotonic().saturating_sub(begun),
-            ..Phase::named("consume queues")
-        });
+        let queue_phase = means.phase("consume queues", queue_report.queue_count, begun);
         let begun = clock.monotonic();
-        let index_policy = match last_exit {
-            LastExit::Clean => indexfile::OpenPolicy::Clean,
-            LastExit::Unclean if found.is_derived_in_doubt => indexfile::OpenPolicy::Doubted {
-                checkpoint_timestamp_ms: found.times.index_ms,
-            },
-            LastExit::Unclean if found.is_power_kept => indexfile::OpenPolicy::Killed {
-                checkpoint_timestamp_ms: found.times.index_ms,
-            },
-            LastExit::Unclean => indexfile::OpenPolicy::Unclean {
-                checkpoint_timestamp_ms: found.times.index_ms,
-            },
-        };
-        let (index, index_report) = match &options.index {
-            Some(index) => {
-                // Candidates of other keys with the same hash must not use up the limit.
-                let wide = indexfile::IndexOptions {
-                    query_count_max: CANDIDATES_MAX,
-                    ..index.clone()
-                };
-                let dir = options.index_dir();
-                let (index, report) = IndexService::open(io.clone(), &dir, wide, index_policy)?;
-                (Some(index), report)
-            }
-            None => (None, indexfile::OpenReport::default()),
-        };
-        phases.push(Phase {
-            files: index_report.file_count as u64,
-            elapsed: clock.monotonic().saturating_sub(begun),
-            ..Phase::named("index")
-        });
-        let delays = &options.delay_levels;
-        let level_delays_ms = (1..=delays.max())
-            .map(|level| delays.due_ms(level, 0).unwrap_or_default())
-            .collect();
+        let (index, index_report) = open_index(io, options, found)?;
+        let index_phase = means.phase("index", index_report.file_count, begun);
         let batches = BatchQueueSet::open(
             io.clone(),
             &options.batch_queue_dir(),
             options.batch_queues(budget),
             queue_policy,
         )?;
-        let batches = Batches::new(batches, options.batch_topics.clone());
         let marks = Marks::of(io, &options.own_dir());
         let remembered = marks.queues.read();
         let queues = Queues::new(set, marks.queues.clone(), remembered.deleted.clone());
         let check = QueueCheck::new(remembered, marks.rebuild.read(), queue_report.doubtful);
-        Ok(Self {
+        let derived = Self {
             marks,
-            check,
             dispatcher: Dispatcher::new(
                 queues,
                 index,
-                level_delays_ms,
-                batches,
+                level_delays_ms(options),
+                Batches::new(batches, options.batch_topics.clone()),
                 options.dispatches_light_queues,
             ),
             queue_count: queue_report.queue_count,
             index_file_count: index_report.file_count,
             suspect_index_file_count: index_report.suspects.len(),
             index_resume_offset: index_report.resume_offset,
-        })
+            phases: [queue_phase, index_phase],
+        };
+        Ok((derived, check))
     }
 
     /// Gives the index all keys of the message that it ends with. After a crash some may be missing,
@@ -353,8 +406,43 @@ impl<I: Io> Derived<I> {
     }
 }
 
-/// Index candidates of one query that are compared with the key itself.
-const CANDIDATES_MAX: usize = 4096;
+/// Opens the index, if there is to be one.
+fn open_index<I: Io>(
+    io: &I,
+    options: &StoreOptions,
+    found: &Found,
+) -> Result<(Option<IndexService<I>>, indexfile::OpenReport), OpenError> {
+    let Some(index) = &options.index else {
+        return Ok((None, indexfile::OpenReport::default()));
+    };
+    let checkpoint_timestamp_ms = found.times.index_ms;
+    let policy = match found.last_exit {
+        LastExit::Clean => indexfile::OpenPolicy::Clean,
+        LastExit::Unclean if found.is_derived_in_doubt => indexfile::OpenPolicy::Doubted {
+            checkpoint_timestamp_ms,
+        },
+        LastExit::Unclean if found.is_power_kept => indexfile::OpenPolicy::Killed {
+            checkpoint_timestamp_ms,
+        },
+        LastExit::Unclean => indexfile::OpenPolicy::Unclean {
+            checkpoint_timestamp_ms,
+        },
+    };
+    // Candidates of other keys with the same hash must not use up the limit.
+    let wide = indexfile::IndexOptions {
+        query_count_max: CANDIDATES_MAX,
+        ..index.clone()
+    };
+    let (index, report) = IndexService::open(io.clone(), &options.index_dir(), wide, policy)?;
+    Ok((Some(index), report))
+}
+
+/// The delay of each level, from the first one on.
+fn level_delays_ms(options: &StoreOptions) -> Vec<i64> {
+    let delays = &options.delay_levels;
+    let delay_ms = |level| delays.due_ms(level, 0).unwrap_or_default();
+    (1..=delays.max()).map(delay_ms).collect()
+}
 
 /// Brings the derived files in line with the log as recovered.
 struct Settling<'a, I: Io> {
