@@ -56,6 +56,7 @@ mod error;
 mod filter;
 mod get;
 pub mod health;
+mod load;
 mod messages;
 mod noted;
 mod notes;
@@ -74,6 +75,7 @@ mod remember;
 mod report;
 mod residency;
 mod services;
+mod settle;
 mod state;
 mod store;
 

@@ -9,36 +9,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commitlog::{
-    CallerError, Clock, CommitLog, DirQuarantine, LogError, Opening, RecoverFrom, RecoveryReport,
-    Visitor,
-};
-use consumequeue::{BatchQueueSet, ConsumeQueueSet};
+use commitlog::{Clock, CommitLog, DirQuarantine, LogError, Opening, RecoverFrom, RecoveryReport};
 use indexfile::IndexService;
-use message::RecordView;
-use mmap_core::sabotage::{self, Lie};
 use mmap_core::{Io, IoError};
-use segment_queue::{FlushPolicy, MapBudget};
+use segment_queue::MapBudget;
 
-use crate::batches::Batches;
-use crate::begin::{Beginning, DerivedEnds, Found};
+use crate::begin::{Beginning, Found};
 use crate::checkpoint::Checkpoint;
 use crate::dispatch::Dispatcher;
 use crate::dispatched::{self, DispatchMarks, Mark};
-use crate::error::{DispatchError, OpenError};
+use crate::error::OpenError;
+use crate::load::Derived;
 use crate::options::StoreOptions;
-use crate::ownership::{LastExit, Ownership};
-use crate::progress::{Progress, Step};
-use crate::queue_check::{self, Marks, QueueCheck, RebuiltQueue};
-use crate::queues::Queues;
+use crate::ownership::Ownership;
+use crate::progress::Progress;
+use crate::queue_check::{Marks, QueueCheck, RebuiltQueue};
 use crate::redispatch::{Redispatch, RefusedDamage};
 use crate::report::{Missing, OpenReport, Phase};
+use crate::settle::Settling;
 use crate::state::StateFile;
 
 /// A store time this far ahead of the clock is damage, not a clock that was set back: 1 day.
 const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
-/// Index candidates of one query that are compared with the key itself.
-const CANDIDATES_MAX: usize = 4096;
 
 /// A store that is open, without its services.
 #[derive(Debug)]
@@ -77,10 +69,10 @@ pub(crate) fn open<I: Io>(
 }
 
 /// What a store is opened with.
-struct Means<'a, I: Io> {
-    io: &'a I,
-    options: &'a StoreOptions,
-    clock: &'a Arc<dyn Clock>,
+pub(crate) struct Means<'a, I: Io> {
+    pub(crate) io: &'a I,
+    pub(crate) options: &'a StoreOptions,
+    pub(crate) clock: &'a Arc<dyn Clock>,
     progress: &'a dyn Progress,
 }
 
@@ -235,7 +227,7 @@ impl<I: Io> Means<'_, I> {
     }
 
     /// A phase that ends now, and has looked at so many files.
-    fn phase(&self, name: &'static str, file_count: usize, begun: Duration) -> Phase {
+    pub(crate) fn phase(&self, name: &'static str, file_count: usize, begun: Duration) -> Phase {
         Phase {
             files: file_count as u64,
             elapsed: self.since(begun),
@@ -307,282 +299,5 @@ fn refusal(error: LogError) -> OpenError {
             Err(source) => LogError::Visit { offset, source }.into(),
         },
         error => error.into(),
-    }
-}
-
-/// The derived files, loaded.
-struct Derived<I: Io> {
-    dispatcher: Dispatcher<I>,
-    marks: Marks<I>,
-    queue_count: usize,
-    index_file_count: usize,
-    suspect_index_file_count: usize,
-    /// Messages from here on may be missing in the index.
-    index_resume_offset: Option<u64>,
-    phases: [Phase; 2],
-}
-
-impl<I: Io> Derived<I> {
-    fn open(
-        means: &Means<'_, I>,
-        budget: Option<&MapBudget>,
-        found: &Found,
-    ) -> Result<(Self, QueueCheck), OpenError> {
-        let Means {
-            io, options, clock, ..
-        } = *means;
-        let queue_policy = match found.last_exit {
-            LastExit::Clean => consumequeue::OpenPolicy::Clean,
-            LastExit::Unclean => consumequeue::OpenPolicy::Unclean,
-        };
-        let begun = clock.monotonic();
-        let (set, queue_report) = ConsumeQueueSet::open(
-            io.clone(),
-            &options.queue_dir(),
-            options.consume_queues(budget),
-            queue_policy,
-        )?;
-        let queue_phase = means.phase("consume queues", queue_report.queue_count, begun);
-        let begun = clock.monotonic();
-        let (index, index_report) = open_index(io, options, found)?;
-        let index_phase = means.phase("index", index_report.file_count, begun);
-        let batches = BatchQueueSet::open(
-            io.clone(),
-            &options.batch_queue_dir(),
-            options.batch_queues(budget),
-            queue_policy,
-        )?;
-        let marks = Marks::of(io, &options.own_dir());
-        let remembered = marks.queues.read();
-        let queues = Queues::new(set, marks.queues.clone(), remembered.deleted.clone());
-        let check = QueueCheck::new(remembered, marks.rebuild.read(), queue_report.doubtful);
-        let derived = Self {
-            marks,
-            dispatcher: Dispatcher::new(
-                queues,
-                index,
-                level_delays_ms(options),
-                Batches::new(batches, options.batch_topics.clone()),
-                options.dispatches_light_queues,
-            ),
-            queue_count: queue_report.queue_count,
-            index_file_count: index_report.file_count,
-            suspect_index_file_count: index_report.suspects.len(),
-            index_resume_offset: index_report.resume_offset,
-            phases: [queue_phase, index_phase],
-        };
-        Ok((derived, check))
-    }
-
-    /// Gives the index all keys of the message that it ends with. After a crash some may be missing,
-    /// also ones that were synced: where entries had to be cut off, the last whole one is taken back
-    /// too, as it may be torn. What lies behind `from` is looked at anyway.
-    fn complete_last_keys(&self, opening: &Opening<I>, from: u64) -> Result<(), OpenError> {
-        let Some(last) = self.index_resume_offset.filter(|last| *last < from) else {
-            return Ok(());
-        };
-        let put = opening.look_at(last, |view| self.dispatcher.rebuild_index_entry(view))?;
-        match put {
-            // One that finds no room is like those behind it, which wait for some.
-            Some(Err(DispatchError::Index(error))) if !error.is_full() => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// What recovery needs to know of them.
-    fn ends(&self, opening: &Opening<I>, mark: Option<&Mark>) -> Result<DerivedEnds, OpenError> {
-        let index = self.dispatcher.index.as_ref();
-        let has_marked_index = match (index, mark.and_then(|mark| mark.index)) {
-            (Some(index), Some(reach)) => index.reaches(reach),
-            (Some(_), None) => false,
-            (None, _) => true,
-        };
-        let index_end = index.map(|index| index.end_physical_offset().unwrap_or(0));
-        Ok(DerivedEnds {
-            queues: queue_check::true_end(opening.segments(), &self.dispatcher)?,
-            index: self.index_resume_offset.or(index_end),
-            has_marked_index,
-        })
-    }
-}
-
-/// Opens the index, if there is to be one.
-fn open_index<I: Io>(
-    io: &I,
-    options: &StoreOptions,
-    found: &Found,
-) -> Result<(Option<IndexService<I>>, indexfile::OpenReport), OpenError> {
-    let Some(index) = &options.index else {
-        return Ok((None, indexfile::OpenReport::default()));
-    };
-    let checkpoint_timestamp_ms = found.times.index_ms;
-    let policy = match found.last_exit {
-        LastExit::Clean => indexfile::OpenPolicy::Clean,
-        LastExit::Unclean if found.is_derived_in_doubt => indexfile::OpenPolicy::Doubted {
-            checkpoint_timestamp_ms,
-        },
-        LastExit::Unclean if found.is_power_kept => indexfile::OpenPolicy::Killed {
-            checkpoint_timestamp_ms,
-        },
-        LastExit::Unclean => indexfile::OpenPolicy::Unclean {
-            checkpoint_timestamp_ms,
-        },
-    };
-    // Candidates of other keys with the same hash must not use up the limit.
-    let wide = indexfile::IndexOptions {
-        query_count_max: CANDIDATES_MAX,
-        ..index.clone()
-    };
-    let (index, report) = IndexService::open(io.clone(), &options.index_dir(), wide, policy)?;
-    Ok((Some(index), report))
-}
-
-/// The delay of each level, from the first one on.
-fn level_delays_ms(options: &StoreOptions) -> Vec<i64> {
-    let delays = &options.delay_levels;
-    let delay_ms = |level| delays.due_ms(level, 0).unwrap_or_default();
-    (1..=delays.max()).map(delay_ms).collect()
-}
-
-/// Brings the derived files in line with the log as recovered.
-struct Settling<'a, I: Io> {
-    log: &'a CommitLog<I>,
-    dispatcher: &'a Dispatcher<I>,
-    marks: &'a Marks<I>,
-    progress: &'a dyn Progress,
-    /// Records whose entries were built again.
-    rebuilt: u64,
-}
-
-impl<I: Io> Settling<'_, I> {
-    fn settle(&mut self, end: u64, found: &mut Redispatch<'_, I>) -> Result<(), OpenError> {
-        let queues = &self.dispatcher.queues;
-        queues.set().recover(self.log.min_offset(), end)?;
-        queues.end_deletions_at(end, self.log.failure().is_none());
-        queues.finish_deletions()?;
-        let batches = &self.dispatcher.batches.set;
-        batches.recover(self.log.min_offset(), end)?;
-        // A log that is only read stays as it was, and so do its keys: queries compare with the
-        // messages themselves.
-        if self.log.failure().is_none() {
-            self.rebuild_index(end, found.first_hole)?;
-        }
-        // A log that is only read leaves its queues, too: readers compare entries with records.
-        if self.log.failure().is_none() {
-            found.check.finish(self.log, self.dispatcher)?;
-            self.rebuild_queues(&found.check)?;
-        }
-        queues.reset_cursors();
-        for ((topic, queue_id), next_offset) in &found.next_offsets {
-            let queue = queues.find_or_create(topic, *queue_id)?;
-            queue.cursor.reset(*next_offset);
-        }
-        for missing in &found.missing {
-            // A queue offset that was taken once is not given to another message.
-            let queue = queues.find_or_create(&missing.topic, missing.queue_id)?;
-            let next = missing.first + missing.count;
-            if queue.cursor.next() < next {
-                queue.cursor.reset(next);
-            }
-        }
-        self.dispatcher
-            .start_at(found.undispatched_from.unwrap_or(end));
-        Ok(())
-    }
-
-    /// Takes out of the index what points behind the log's end or into a hole: from there on it is
-    /// built again.
-    fn rebuild_index(&mut self, end: u64, first_hole: Option<u64>) -> Result<(), OpenError> {
-        let Some(index) = &self.dispatcher.index else {
-            return Ok(());
-        };
-        let valid_end = first_hole.unwrap_or(end);
-        if index
-            .end_physical_offset()
-            .is_none_or(|last| last < valid_end)
-        {
-            return Ok(());
-        }
-        let resume = index.truncate(valid_end)?;
-        let dispatcher = self.dispatcher;
-        self.walk("index", resume.max(self.log.min_offset()), |view| {
-            dispatcher.rebuild_index_entry(view).map(|()| true)
-        })
-    }
-
-    /// Builds the queues again that do not say what the log says.
-    fn rebuild_queues(&mut self, check: &QueueCheck) -> Result<(), OpenError> {
-        if check.faults().is_empty() || sabotage::is_planted(Lie::GapNotRebuilt) {
-            return Ok(());
-        }
-        let (marks, dispatcher, log_min) = (self.marks, self.dispatcher, self.log.min_offset());
-        queue_check::rebuild(marks, check, log_min, dispatcher, |wanted| {
-            self.walk("consume queues", log_min, |view| {
-                dispatcher.rebuild_queue_entries(view, wanted)
-            })
-        })
-    }
-
-    /// Writes down where the queues end, once they and the log are on the device.
-    fn remember_queues(&self) {
-        let synced = self.log.flush_now().map_err(|error| error.to_string());
-        let set = self.dispatcher.queues.set();
-        let synced = synced.and_then(|_| {
-            let flushed = set.flush(FlushPolicy::All);
-            let flushed = flushed.and_then(|_| self.dispatcher.batches.set.flush());
-            flushed.map_err(|error| error.to_string())
-        });
-        match synced {
-            Ok(_) => self.marks.save(self.log.min_offset(), self.dispatcher),
-            Err(error) => tracing::warn!(error, "the ends of the queues are not remembered"),
-        }
-    }
-
-    /// Shows each record from `from`, the start of a record, to the end of the log; `visit` says
-    /// whether it has built something.
-    fn walk(
-        &mut self,
-        phase: &'static str,
-        from: u64,
-        visit: impl FnMut(&RecordView<'_>) -> Result<bool, DispatchError>,
-    ) -> Result<(), OpenError> {
-        let mut walk = Walk {
-            visit,
-            rebuilt: 0,
-            progress: self.progress,
-            phase,
-            range: (from, self.log.visible()),
-        };
-        self.log.walk(from, &mut walk)?;
-        self.rebuilt += walk.rebuilt;
-        Ok(())
-    }
-}
-
-/// The visitor of a walk that builds entries.
-struct Walk<'a, F> {
-    visit: F,
-    rebuilt: u64,
-    progress: &'a dyn Progress,
-    phase: &'static str,
-    range: (u64, u64),
-}
-
-impl<F> Visitor for Walk<'_, F>
-where
-    F: FnMut(&RecordView<'_>) -> Result<bool, DispatchError>,
-{
-    fn record(&mut self, view: &RecordView<'_>) -> Result<(), CallerError> {
-        self.rebuilt += u64::from((self.visit)(view)?);
-        Ok(())
-    }
-
-    fn progress(&mut self, offset: u64) {
-        let (from, end) = self.range;
-        self.progress.at(Step {
-            phase: self.phase,
-            done: offset.saturating_sub(from),
-            total: end.saturating_sub(from),
-        });
     }
 }
