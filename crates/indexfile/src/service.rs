@@ -16,7 +16,8 @@ use crate::mapped::{MappedIndex, NewEntry};
 use crate::name::next_name;
 use crate::options::{IndexOptions, OpenPolicy, OpenReport, SuspectFile};
 use crate::recover::{
-    Recovery, is_in_doubt, last_agrees, last_used, load, remove, remove_all, take_back_uncounted,
+    Loaded, Recovery, is_in_doubt, last_agrees, last_used, load, remove, remove_all,
+    take_back_uncounted,
 };
 use crate::repair::Writes;
 use crate::select::{self, IndexRead, TimeRange};
@@ -144,56 +145,8 @@ impl<I: Io> IndexService<I> {
     ) -> Result<(Self, OpenReport), IndexError> {
         options.validate()?;
         let loaded = load(&io, dir, options.layout())?;
-        let gone = [&loaded.empty[..], &loaded.broken].concat();
-        let mut report = OpenReport {
-            ignored: loaded.ignored,
-            ..OpenReport::default()
-        };
-        if !gone.is_empty() {
-            report.resume_offset = Some(resume_offset(&loaded.files));
-        }
-        let broken = loaded.broken.into_iter().map(|path| SuspectFile {
-            path,
-            entry_count: 0,
-            kept_count: 0,
-            removed: true,
-        });
-        let mut files = match policy {
-            OpenPolicy::Clean => {
-                remove_all(&io, gone)?;
-                loaded.files
-            }
-            OpenPolicy::Unclean {
-                checkpoint_timestamp_ms,
-            }
-            | OpenPolicy::Doubted {
-                checkpoint_timestamp_ms,
-            } => {
-                let writes = match policy {
-                    OpenPolicy::Doubted { .. } => Writes::All,
-                    _ => Writes::Differences,
-                };
-                let since = checkpoint_timestamp_ms;
-                let recovery = Recovery::after_crash(&io, loaded.files, gone, since, writes)?;
-                report.resume_offset = Some(resume_offset(&recovery.files));
-                report.suspects = recovery.suspects;
-                recovery.files
-            }
-            OpenPolicy::Killed {
-                checkpoint_timestamp_ms,
-            } => {
-                remove_all(&io, gone)?;
-                take_back_uncounted(&io, &loaded.files)?;
-                for file in &loaded.files {
-                    if is_in_doubt(file, checkpoint_timestamp_ms) {
-                        file.mapped(&io)?.mark_dirty();
-                    }
-                }
-                report.resume_offset = Some(resume_offset(&loaded.files));
-                loaded.files
-            }
-        };
-        report.suspects.extend(broken);
+        let mut report = OpenReport::default();
+        let mut files = believed(&io, loaded, policy, &mut report)?;
         if !last_agrees(&io, &files)? {
             let recovery = Recovery::cut(&io, files, u64::MAX)?;
             report.resume_offset = Some(resume_offset(&recovery.files));
@@ -601,4 +554,61 @@ fn resume_offset<I: Io>(files: &[Arc<IndexFile<I>>]) -> u64 {
     last_used(files)
         .and_then(|header| u64::try_from(header.end_physical_offset).ok())
         .unwrap_or(0)
+}
+
+/// What is left of the files of a directory, by how far they can be believed.
+fn believed<I: Io>(
+    io: &I,
+    loaded: Loaded<I>,
+    policy: OpenPolicy,
+    report: &mut OpenReport,
+) -> Result<Vec<Arc<IndexFile<I>>>, IndexError> {
+    let gone = [&loaded.empty[..], &loaded.broken].concat();
+    report.ignored = loaded.ignored;
+    if !gone.is_empty() {
+        report.resume_offset = Some(resume_offset(&loaded.files));
+    }
+    let files = match policy {
+        OpenPolicy::Clean => {
+            remove_all(io, gone)?;
+            loaded.files
+        }
+        OpenPolicy::Unclean {
+            checkpoint_timestamp_ms,
+        }
+        | OpenPolicy::Doubted {
+            checkpoint_timestamp_ms,
+        } => {
+            let writes = match policy {
+                OpenPolicy::Doubted { .. } => Writes::All,
+                _ => Writes::Differences,
+            };
+            let since = checkpoint_timestamp_ms;
+            let recovery = Recovery::after_crash(io, loaded.files, gone, since, writes)?;
+            report.resume_offset = Some(resume_offset(&recovery.files));
+            report.suspects = recovery.suspects;
+            recovery.files
+        }
+        OpenPolicy::Killed {
+            checkpoint_timestamp_ms,
+        } => {
+            remove_all(io, gone)?;
+            take_back_uncounted(io, &loaded.files)?;
+            for file in &loaded.files {
+                if is_in_doubt(file, checkpoint_timestamp_ms) {
+                    file.mapped(io)?.mark_dirty();
+                }
+            }
+            report.resume_offset = Some(resume_offset(&loaded.files));
+            loaded.files
+        }
+    };
+    let broken = loaded.broken.into_iter().map(|path| SuspectFile {
+        path,
+        entry_count: 0,
+        kept_count: 0,
+        removed: true,
+    });
+    report.suspects.extend(broken);
+    Ok(files)
 }
