@@ -239,7 +239,13 @@ impl<I: Io> Core<I> {
     /// Everything appended so far is synced, on this thread.
     pub(crate) fn flush_all(&self) -> Result<u64, LogError> {
         self.commit_all(&mut self.lock_stager())?;
-        self.with_flusher(self.lock_flusher(), |flusher| flusher.flush_all(self))
+        let flushed = self.with_flusher(self.lock_flusher(), |flusher| flusher.flush_all(self));
+        if flushed.is_err() {
+            // What has no space left is tried again by the service, from time to time.
+            self.has_work.store(true, Ordering::Relaxed);
+            self.work.notify();
+        }
+        flushed
     }
 
     /// Everything appended so far is in the files.

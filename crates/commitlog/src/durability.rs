@@ -114,7 +114,8 @@ impl PutTicket {
     /// # Errors
     ///
     /// [`FlushError::Timeout`] after the mode's timeout, [`FlushError::Failed`] when a sync
-    /// failed.
+    /// failed. Who leads learns of either when his own sync is over, however long the device takes;
+    /// [`try_ready`](Self::try_ready) and polling never wait for it.
     pub fn wait(self) -> Result<Durable, FlushError> {
         let mut claim = match self.claim {
             Claim::Met(durable) => return Ok(durable),

@@ -105,6 +105,9 @@ impl<I: Io> SegmentWriter<I> {
         while at < end {
             let to = (at - at % segment_len + segment_len).min(end);
             let (file, position) = self.file_to_change(at, to - at)?;
+            // Takes what the kernel has to tell of writes that failed before: whoever calls has read the
+            // bytes, and the sync that counts is that of what is written now.
+            let _told = file.sync_data();
             write_again(&*file, position, position + (to - at))?;
             at = to;
         }
@@ -112,7 +115,8 @@ impl<I: Io> SegmentWriter<I> {
     }
 
     /// As [`write_again`](Self::write_again), by whoever flushes next, from what is flushed then up
-    /// to `end`: the queue can serve at once.
+    /// to `end`: the queue can serve at once. What the kernel tells then of a write that has failed
+    /// before is a failed sync, because nobody has looked what it took along.
     pub fn write_again_later(&mut self, end: u64) {
         self.queue.unsure_end.store(end, Ordering::Release);
     }
@@ -237,9 +241,6 @@ impl<I: Io> SegmentWriter<I> {
 
 /// Writes a range of a file again as it is.
 pub(crate) fn write_again(file: &impl IoFile, from: u64, to: u64) -> Result<(), IoError> {
-    // Takes what the kernel has to tell of writes that failed before; the sync that counts is that of
-    // what is written now.
-    let _told = file.sync_data();
     let mut buf = vec![0; SCAN_LEN.min(to - from) as usize];
     let mut position = from;
     while position < to {

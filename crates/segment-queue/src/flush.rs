@@ -1,8 +1,8 @@
 //! Durability: what was synced, and what happens when a sync fails.
 
-use mmap_core::Io;
 use mmap_core::sabotage::{self, Lie};
 use mmap_core::sync::atomic::Ordering;
+use mmap_core::{Io, IoFile};
 
 use crate::cut::write_again;
 use crate::error::QueueError;
@@ -87,9 +87,13 @@ impl<I: Io> SegmentQueue<I> {
     }
 
     /// Hands the bytes from `from` to `to`, of one segment, to the kernel again. Nobody appends there.
+    ///
+    /// The first sync asks whether the kernel has failed to write them by itself since: it may have let
+    /// go of them then, and what is read here would be something else.
     fn write_again(&self, from: u64, to: u64) -> Result<(), QueueError> {
         let base = from - from % self.segment_len();
         let file = self.file_for_reading(base)?;
+        file.sync_data()?;
         Ok(write_again(&*file, from - base, to - base)?)
     }
 

@@ -137,6 +137,7 @@ impl<I: Io> Dispatcher<I> {
         let notes = state.taken.get(run.clone()).unwrap_or_default();
         debug_assert!(notes.iter().all(|note| self.agrees(log, note)));
         let count = self.put_entries(notes, &mut state.queues, &mut state.group)?;
+        let is_short = count < run.len();
         let done = run.start..run.start + count;
         state.keys.clear();
         for note in state.taken.get(done.clone()).unwrap_or_default() {
@@ -148,6 +149,9 @@ impl<I: Io> Dispatcher<I> {
             state.keys.extend(note.hashes.keys().iter().map(key));
         }
         let Some(last) = state.taken.get(done.clone()).and_then(<[Note]>::last) else {
+            if is_short {
+                state.queues.clear();
+            }
             return Ok(false);
         };
         if let Some(index) = &self.index {
@@ -160,6 +164,10 @@ impl<I: Io> Dispatcher<I> {
         self.note_done(last.physical_offset, last.store_timestamp_ms, last.end());
         for note in state.taken.get(done.clone()).unwrap_or_default() {
             self.tell_noted(note, &state.queues);
+        }
+        if is_short {
+            // A queue that takes no more may have been deleted.
+            state.queues.clear();
         }
         state.used = done.end;
         Ok(true)
@@ -223,11 +231,7 @@ impl<I: Io> Dispatcher<I> {
                 Some(queue) => group.put(&queue.entries)?,
                 None => Some(first),
             };
-            if let Some(left) = left {
-                // It may have been deleted.
-                *place = None;
-                done_count = done_count.min(left);
-            }
+            done_count = done_count.min(left.unwrap_or(done_count));
         }
         Ok(done_count)
     }

@@ -204,6 +204,24 @@ fn segments_are_flushed_one_after_the_other() {
 }
 
 #[test]
+fn what_the_kernel_failed_to_write_before_ends_writing_where_nobody_has_looked() {
+    let io = SimIo::new(1);
+    let (_, mut writer) = open(&io);
+    writer.roll().unwrap();
+    append(&mut writer, 1).unwrap();
+    drop(writer);
+    let (queue, mut writer) = open(&io);
+    writer.resume(1000).unwrap();
+    writer.mark_unflushed(0);
+    writer.write_again_later(1000);
+    io.fail_next("sync_data", ErrorKind::Other);
+    queue
+        .flush(FlushPolicy::All)
+        .expect_err("told by the first sync");
+    check_poisoned(&queue, &mut writer, 0);
+}
+
+#[test]
 fn a_trim_that_fails_can_be_repeated() {
     let io = SimIo::new(1);
     let (queue, mut writer) = open(&io);
