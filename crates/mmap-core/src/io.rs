@@ -270,8 +270,10 @@ pub struct FileInfo {
     pub kind: FileKind,
     /// Length in bytes.
     pub len: u64,
-    /// Time of the last modification.
+    /// Time of the last modification of the content. Whoever may write the file can set it.
     pub modified: SystemTime,
+    /// Time of the last change of content, times, owner, mode or names. Nobody sets it.
+    pub changed: SystemTime,
     /// Count of names.
     pub link_count: u64,
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
@@ -84,6 +85,7 @@ impl Io for OsIo {
             kind: kind(metadata.file_type()),
             len: metadata.len(),
             modified: metadata.modified().map_err(error)?,
+            changed: changed(&metadata),
             link_count: metadata.nlink(),
         }))
     }
@@ -435,6 +437,16 @@ impl IoFile for OsFile {
             .map_err(|source| self.error("stat", source))?;
         Ok(metadata.nlink())
     }
+}
+
+/// The time of the last change of a file, or 1970 for one before.
+fn changed(metadata: &fs::Metadata) -> SystemTime {
+    let (seconds, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+    let since_1970 = match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
+        _ => Duration::ZERO,
+    };
+    SystemTime::UNIX_EPOCH + since_1970
 }
 
 fn kind(file_type: fs::FileType) -> FileKind {

@@ -8,6 +8,7 @@
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mmap_core::{
     Access, Advice, AppendRegion, FileKind, Io, IoError, IoFile, OsFile, OsIo, RawMap, Residency,
@@ -392,6 +393,26 @@ fn a_read_only_mapping_shows_what_others_write_and_copies_it() {
     assert!(map.read_at(8996, &mut found).is_err());
     assert!(map.read_at(usize::MAX, &mut found).is_err());
     assert!(file.map_private(9999, 2).is_err());
+}
+
+#[test]
+fn who_sets_the_time_of_modification_does_not_set_that_of_the_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let file = OsIo.create(&path, 10).unwrap();
+    let before = OsIo.metadata(&path).unwrap().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        file.write_all_at(b"other", 0).unwrap();
+        let writable = std::fs::File::options().write(true).open(&path).unwrap();
+        writable.set_modified(before.modified).unwrap();
+        let after = OsIo.metadata(&path).unwrap().unwrap();
+        assert_eq!(after.modified, before.modified);
+        if after.changed > before.changed {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
 }
 
 /// Blocks of 512 bytes that a file takes.

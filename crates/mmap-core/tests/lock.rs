@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use mmap_core::{Io, LockError, LockState, OsIo};
 
@@ -36,6 +37,27 @@ fn a_second_taker_in_this_process_is_refused() {
     }
     drop(lock);
     OsIo.lock(&path).unwrap();
+}
+
+#[test]
+fn taking_a_lock_again_does_not_change_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    drop(OsIo.lock(&path).unwrap());
+    let first = OsIo.metadata(&path).unwrap();
+    // The file system's clock, which is a coarse one, goes on.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let other = dir.path().join("other");
+    while first.as_ref().unwrap().changed >= changed_now(&other) {
+        assert!(Instant::now() < deadline);
+    }
+    drop(OsIo.lock(&path).unwrap());
+    assert_eq!(OsIo.metadata(&path).unwrap(), first);
+}
+
+fn changed_now(path: &Path) -> SystemTime {
+    std::fs::write(path, b"x").unwrap();
+    OsIo.metadata(path).unwrap().unwrap().changed
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn origin<I: Io>(io: &I, options: &StoreOptions) -> Result<Origin, OpenError> {
     let lock = io.metadata(&options.root.join(LOCK_FILE))?;
     Ok(Origin {
         segment_len: options.segment_len,
-        lock_modified: lock.map_or(std::time::SystemTime::UNIX_EPOCH, |lock| lock.modified),
+        lock_changed: lock.map_or(std::time::SystemTime::UNIX_EPOCH, |lock| lock.changed),
         run_id: io
             .run_id(&[&options.root, &log, &queues, &batches, &index])
             .unwrap_or_default(),

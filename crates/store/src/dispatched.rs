@@ -8,8 +8,9 @@
 //! device.
 //!
 //! It is believed in the run of the machine, and with the mounts, in which it was written
-//! ([`Io::run_id`]), and if the `lock` file is as old as it was (a Java broker writes it when it
-//! starts). Never after a sync of the log, the queues or the index has failed: then it is made
+//! ([`Io::run_id`]), and if the `lock` file has not been changed since (a Java broker writes it when
+//! it starts; what puts files back sets the time of their modification, but not that of their
+//! change). Never after a sync of the log, the queues or the index has failed: then it is made
 //! invalid at once, because the page cache may lose what it could not write. It is there while the
 //! store is open, never synced and never needed. Big-endian:
 //!
@@ -18,7 +19,7 @@
 //! | 0 | 4 | `FMQD` |
 //! | 4 | 4 | CRC-32 of the bytes from 8 to 128, without its highest bit |
 //! | 8 | 8 | length of a segment of the log |
-//! | 16 | 8 | last modification of `lock`, ns |
+//! | 16 | 8 | last change (`st_ctime`) of `lock`, ns |
 //! | 24 | 104 | name of the machine's run, padded with zeros |
 //! | 128, 192 | 56 each | two marks, written in turn: a process that is killed leaves one of them whole |
 //!
@@ -73,7 +74,7 @@ pub(crate) struct Mark {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) segment_len: u64,
-    pub(crate) lock_modified: SystemTime,
+    pub(crate) lock_changed: SystemTime,
     pub(crate) run_id: String,
 }
 
@@ -92,7 +93,7 @@ pub(crate) enum Found {
 
 impl Origin {
     fn encode(&self) -> [u8; HEAD_LEN] {
-        let since = self.lock_modified.duration_since(SystemTime::UNIX_EPOCH);
+        let since = self.lock_changed.duration_since(SystemTime::UNIX_EPOCH);
         let nanos = since.map_or(0, |since| since.as_nanos() as u64);
         let mut fields = Vec::with_capacity(HEAD_LEN);
         fields.extend(self.segment_len.to_be_bytes());
@@ -225,11 +226,17 @@ fn check(words: &[u64; WORD_COUNT], head_crc: u32) -> u64 {
 /// # Errors
 /// It may be valid still.
 pub(crate) fn forget<I: Io>(io: &I, own_dir: &Path) -> Result<(), IoError> {
-    match io.open(&own_dir.join(FILE), Access::ReadWrite) {
-        Ok(file) => file.write_all_at(&[0; FIELDS_POSITION], 0),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
+    const INVALID: [u8; FIELDS_POSITION] = [0; FIELDS_POSITION];
+    let file = match io.open(&own_dir.join(FILE), Access::ReadWrite) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        opened => opened?,
+    };
+    let mut head = INVALID;
+    // One that a full disk had no room for says nothing, and has no block to write to either.
+    if file.read_at(&mut head, 0).is_ok() && head == INVALID {
+        return Ok(());
     }
+    file.write_all_at(&INVALID, 0)
 }
 
 /// Removes the file; one that is not there is as good.
@@ -261,17 +268,26 @@ struct OpenMarks<I: Io> {
 impl<I: Io> DispatchMarks<I> {
     /// Opens the file for marks of this run. Those that are there stay if they are believed.
     /// Without the file the next recovery reads more.
-    pub(crate) fn open(io: &I, own_dir: &Path, origin: &Origin) -> Self {
+    ///
+    /// # Errors
+    /// It cannot be kept, and may be valid: then nothing could end that when a sync fails.
+    pub(crate) fn open(io: &I, own_dir: &Path, origin: &Origin) -> Result<Self, IoError> {
         let opened = match origin.run_id.is_empty() {
             true => Ok(None),
             false => OpenMarks::open(io, own_dir, origin).map(Some),
         };
-        let warn =
-            |error: &IoError| tracing::warn!(%error, "a file of the store's own is not kept");
-        Self {
+        let open = match opened {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!(%error, "a file of the store's own is not kept");
+                forget(io, own_dir)?;
+                None
+            }
+        };
+        Ok(Self {
             due: AtomicU64::new(0),
-            open: Mutex::new(opened.inspect_err(warn).ok().flatten()),
-        }
+            open: Mutex::new(open),
+        })
     }
 
     /// Whether so much has been dispatched since the last mark that another one is due.

@@ -116,13 +116,18 @@ impl<I: Io> Means<'_, I> {
         let is_read_only = recovered.scan.read_only.is_some();
         let elapsed = self.since(begun);
         let report = report(&found, &derived, recovered, damaged_segments, elapsed);
+        let own_dir = options.own_dir();
         // What is only read is not known to be whole.
         let (dispatched, state) = match is_read_only {
-            true => (None, None),
-            false => (
-                Some(DispatchMarks::open(io, &options.own_dir(), &found.origin)),
-                open_state(io, options),
-            ),
+            true => {
+                // Where not even the log is written, this may fail as well.
+                let _ = dispatched::forget(io, &own_dir);
+                (None, None)
+            }
+            false => {
+                let marks = DispatchMarks::open(io, &own_dir, &found.origin)?;
+                (Some(marks), open_state(io, options))
+            }
         };
         Ok(Opened {
             ownership,

@@ -2,8 +2,10 @@
 //!
 //! A queue whose last files are lost looks like a shorter one, and one whose directory is lost like
 //! one that never was: the next message would get a queue offset for the second time. So the ends
-//! of all queues are written down when the store is closed and after each recovery, with the log
-//! and the queues synced before. A queue that ends below its mark is built again from the log.
+//! of all queues are written down when the store is closed and after a recovery, with the log and
+//! the queues synced before; not after one in the same run of the machine that found everything as
+//! it was. A queue that ends below its mark is built again from the log. One that was made since,
+//! and is gone with all its files, is noticed only if recovery reads one of its records.
 //!
 //! Queues that were deleted are here too, with the place where the log ended then: their records
 //! are still in the log, and must not come back when a part of it is dispatched again.

@@ -18,7 +18,7 @@ use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
 use small::Ticks;
 use store::{
     AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore,
-    OpenReport, StoreOptions,
+    OpenError, OpenReport, StoreOptions,
 };
 
 const MARKS: &str = "/store/foliomq/dispatched";
@@ -71,6 +71,10 @@ impl Scene {
     }
 
     fn open(&self) -> (MessageStore<SimIo>, OpenReport) {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<(MessageStore<SimIo>, OpenReport), OpenError> {
         let mut options = StoreOptions::new("/store");
         options.segment_len = 16 * 1024;
         options.queue_file_len = 20 * 16;
@@ -80,7 +84,7 @@ impl Scene {
             ..IndexOptions::DEFAULT
         });
         options.flush = FlushMode::async_default();
-        MessageStore::open_with(self.io.clone(), options, Arc::clone(&self.clock)).unwrap()
+        MessageStore::open_with(self.io.clone(), options, Arc::clone(&self.clock))
     }
 
     fn crash(&mut self, style: CrashStyle, store: MessageStore<SimIo>) {
@@ -253,17 +257,75 @@ fn marks_of_another_log_or_another_owner_are_not_believed() {
     let (store, _) = other.open();
     other.check(&store, other.count);
 
-    // Somebody has started a broker on the directory since.
-    let scene = Scene::killed(5);
-    if scene.io.metadata(Path::new(LOCK)).unwrap().is_none() {
-        scene.io.create(Path::new(LOCK), 0).unwrap();
+    // Somebody has started a broker on the directory since, or has put files back in their places,
+    // as old as they were.
+    for is_put_back in [false, true] {
+        let scene = Scene::killed(5);
+        let path = Path::new(LOCK);
+        let before = scene.io.metadata(path).unwrap().unwrap();
+        let lock = scene.io.open(path, Access::ReadWrite).unwrap();
+        lock.write_all_at(b"lock", 0).unwrap();
+        if is_put_back {
+            scene.io.set_modified(path, before.modified).unwrap();
+            let after = scene.io.metadata(path).unwrap().unwrap();
+            assert_eq!(after.modified, before.modified);
+        }
+        let (store, report) = scene.open();
+        assert!(!report.has_torn_marks);
+        let read = (DISPATCHED + IN_FLIGHT) as u64;
+        assert_eq!(report.log.records, read, "{is_put_back}");
+        scene.check(&store, scene.count);
     }
-    let lock = scene.io.open(Path::new(LOCK), Access::ReadWrite).unwrap();
-    lock.write_all_at(b"lock", 0).unwrap();
-    let (store, report) = scene.open();
-    assert!(!report.has_torn_marks);
-    assert_eq!(report.log.records, (DISPATCHED + IN_FLIGHT) as u64);
-    scene.check(&store, scene.count);
+}
+
+/// Marks that are believed and cannot be kept would outlive a failed sync.
+#[test]
+fn marks_that_cannot_be_kept_are_not_believed_any_more() {
+    let begun = Scene::killed(9);
+    let before = begun.io.operation_count();
+    drop(begun.open());
+    let count = begun.io.operation_count() - before;
+    let mut opened_count = 0;
+    for nth in 1..=count {
+        for is_for_good in [false, true] {
+            let mut scene = Scene::killed(9);
+            match is_for_good {
+                true => scene.io.fail_from("*", nth, ErrorKind::Other),
+                false => scene.io.fail_nth("*", nth, ErrorKind::Other),
+            }
+            let opened = scene.try_open();
+            scene.io.clear_faults();
+            if let Ok((store, _)) = opened {
+                opened_count += 1;
+                scene.put(&store, 1);
+                while store.step_dispatch().unwrap() {}
+                for op in ["msync", "sync_data"] {
+                    scene.io.fail_from(op, 1, ErrorKind::Other);
+                }
+                assert!(store.log().flush_now().is_err(), "{nth}");
+                scene.io.clear_faults();
+                scene.crash(CrashStyle::KillProcess, store);
+                let (store, report) = scene.open();
+                let is_slow = report.log.records > DISPATCHED as u64;
+                assert!(is_slow, "{nth} {is_for_good}: {report}");
+                scene.check(&store, scene.count);
+            }
+        }
+    }
+    assert!(opened_count > 2, "{opened_count} of {count}");
+}
+
+#[test]
+fn a_disk_without_a_free_block_has_no_marks_and_starts_again_and_again() {
+    let mut scene = Scene::killed(10);
+    scene.io.remove_file(Path::new(MARKS)).unwrap();
+    for _ in 0..3 {
+        scene.io.space_limit(0);
+        let (store, report) = scene.open();
+        assert!(!report.has_torn_marks, "{report}");
+        scene.check(&store, scene.count);
+        scene.crash(CrashStyle::KillProcess, store);
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(super) struct Content {
     /// Pages that have blocks.
     allocated: BTreeSet<usize>,
     pub(super) modified_ms: u64,
+    pub(super) changed_ms: u64,
 }
 
 /// Zeroed heap memory with a stable address.
@@ -76,6 +77,7 @@ impl Inode {
             dirty: BTreeSet::new(),
             allocated: BTreeSet::new(),
             modified_ms: 0,
+            changed_ms: 0,
         };
         Self {
             content: Mutex::new(content),
@@ -122,6 +124,7 @@ impl Inode {
         new.allocated = allocated.clone();
         new.space.take_anyway(new.allocated.len() * PAGE_LEN);
         new.modified_ms = old.modified_ms;
+        new.changed_ms = old.changed_ms;
         drop(new);
         inode
     }

@@ -87,6 +87,7 @@ impl SimFile {
         let mut content = self.inode.lock();
         change(&mut content, position).map_err(|source| self.error(op, source))?;
         content.modified_ms = now_ms;
+        content.changed_ms = now_ms;
         Ok(())
     }
 

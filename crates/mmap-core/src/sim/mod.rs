@@ -301,6 +301,21 @@ impl SimIo {
         Ok(())
     }
 
+    /// Sets the time of a file's last modification, as a tool does that puts files back.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn set_modified(&self, path: &Path, modified: SystemTime) -> Result<(), IoError> {
+        const OP: &str = "utimens";
+        let now_ms = self.begin(OP, path)?.now_ms;
+        let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH);
+        let inode = self.file(OP, path)?;
+        let mut content = inode.lock();
+        content.modified_ms = since_1970.map_or(0, |since| since.as_millis() as u64);
+        content.changed_ms = now_ms;
+        Ok(())
+    }
+
     /// Counts an operation, and fails it if it is to fail.
     fn check(&self, op: &'static str, path: &Path) -> Result<(), IoError> {
         self.begin(op, path).map(drop)
@@ -345,6 +360,7 @@ impl Io for SimIo {
         };
         let inode = Arc::new(Inode::new(Arc::clone(&self.space), len));
         inode.lock().modified_ms = device.now_ms;
+        inode.lock().changed_ms = device.now_ms;
         device.names.add(path, Node::File(Arc::clone(&inode)));
         Ok(SimFile::new(self.clone(), inode, path, Access::ReadWrite))
     }
@@ -365,25 +381,25 @@ impl Io for SimIo {
         let Some(node) = device.names.find(path) else {
             return Ok(None);
         };
-        let (kind, len, modified_ms, link_count) = match node {
-            Node::Directory => (FileKind::Directory, 0, 0, 1),
+        let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+        Ok(Some(match node {
+            Node::Directory => FileInfo {
+                kind: FileKind::Directory,
+                len: 0,
+                modified: at(0),
+                changed: at(0),
+                link_count: 1,
+            },
             Node::File(inode) => {
                 let content = inode.lock();
-                let link_count = device.names.link_count(&inode);
-                (
-                    FileKind::File,
-                    content.len() as u64,
-                    content.modified_ms,
-                    link_count,
-                )
+                FileInfo {
+                    kind: FileKind::File,
+                    len: content.len() as u64,
+                    modified: at(content.modified_ms),
+                    changed: at(content.changed_ms),
+                    link_count: device.names.link_count(&inode),
+                }
             }
-        };
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(modified_ms);
-        Ok(Some(FileInfo {
-            kind,
-            len,
-            modified,
-            link_count,
         }))
     }
 
@@ -470,6 +486,9 @@ impl Io for SimIo {
                 return Err(fault(OP, from, io::ErrorKind::DirectoryNotEmpty));
             }
         }
+        if let Node::File(inode) = &node {
+            inode.lock().changed_ms = device.now_ms;
+        }
         device.names.rename(from, to, node);
         Ok(())
     }
@@ -480,8 +499,9 @@ impl Io for SimIo {
         device.check_free(OP, new)?;
         match device.find(OP, existing)? {
             Node::Directory => Err(fault(OP, existing, io::ErrorKind::PermissionDenied)),
-            node => {
-                device.names.add(new, node);
+            Node::File(inode) => {
+                inode.lock().changed_ms = device.now_ms;
+                device.names.add(new, Node::File(inode));
                 Ok(())
             }
         }
@@ -492,7 +512,8 @@ impl Io for SimIo {
         let mut device = self.begin(OP, path)?;
         match device.find(OP, path)? {
             Node::Directory => Err(fault(OP, path, io::ErrorKind::IsADirectory)),
-            Node::File(_) => {
+            Node::File(inode) => {
+                inode.lock().changed_ms = device.now_ms;
                 device.names.remove(path);
                 Ok(())
             }

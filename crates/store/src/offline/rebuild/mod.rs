@@ -2,8 +2,9 @@
 //!
 //! The new files are made aside, under `foliomq/rebuilding/`, made durable, and then put in the
 //! place of the old ones by renaming directories. From the first renaming to the last the store is
-//! marked as not closed and has no checkpoint: should the process end in between, the next start
-//! finds queues missing and builds them from the log, all of it; so does the next rebuild.
+//! marked as not closed, and has neither a checkpoint nor marks of the machine's run: should the
+//! process end in between, the next start finds queues missing and builds them from the log, all of
+//! it; so does the next rebuild.
 //!
 //! The queues are, up to their written end, byte for byte those that a Java build makes from the
 //! same log, with two exceptions. Where the log has lost messages, the queue offsets behind stay

@@ -6,6 +6,7 @@ use mmap_core::{FileKind, Io, IoError};
 
 use super::super::files::{StoreDirs, list_or_nothing};
 use crate::checkpoint::{CHECKPOINT_FILE, CHECKPOINT_LEN};
+use crate::dispatched;
 use crate::ownership::{LastExit, Ownership};
 
 /// A directory that takes the place of another.
@@ -48,6 +49,7 @@ pub(super) fn put_in_place<I: Io>(
     ] {
         remove_if_there(io, hint)?;
     }
+    dispatched::remove(io, &dirs.own)?;
     io.sync_dir(&dirs.root)?;
     let old = aside.join("old");
     io.create_dir_all(&old)?;
