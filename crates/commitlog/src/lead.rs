@@ -116,7 +116,7 @@ mod tests {
     use std::thread::JoinHandle;
     use std::time::{Duration, Instant};
 
-    use message::{Message, RecordView, SysFlag};
+    use message::{Message, RecordView};
     use mmap_core::SimIo;
 
     use super::*;
@@ -167,19 +167,7 @@ mod tests {
     }
 
     fn append(log: &CommitLog<SimIo>) -> Result<Appended, AppendError> {
-        let message = Message {
-            topic: "TopicA",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: SysFlag::default(),
-            born_timestamp_ms: 0,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"body",
-            properties: b"",
-        };
+        let message = Message::new("TopicA", 0, b"body");
         log.append(&mut log.prepare(&message).unwrap(), &QueueCursor::new(0))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The files are those of RocketMQ 5.3.3 (`ConsumeQueue`): entries of 20 bytes, one per message,
 //! whose place is the message's index in the queue. This crate does not know what a message is: it
-//! is fed plain values by one thread, in the order of the log, and read by any number of threads
-//! without copies. Nothing here is evidence about the log: the files may always be removed and
+//! is fed plain values by one thread at a time, in the order of the log, and read by any number of
+//! threads without copies. Nothing here is evidence about the log: the files may always be removed and
 //! built again.
 //!
 //! - [`ConsumeQueue`]: put, read, search by time, cut and trim where the log was.

@@ -35,7 +35,7 @@ pub(crate) struct Core<I: Io> {
     /// to sync, and vouch for what the first one has not synced yet.
     pub(crate) flushing_derived: Mutex<()>,
     /// What a sync of the log must reach for the checkpoint to move.
-    pub(crate) mark: Mutex<Mark>,
+    pub(crate) sync_target: Mutex<SyncTarget>,
     /// How far dispatch has come, for a start in this run of the machine.
     pub(crate) dispatched: Option<Arc<DispatchMarks<I>>>,
     /// This run of the machine; empty where the system does not say.
@@ -59,7 +59,7 @@ pub(crate) struct Shortage {
 
 /// A place in the log, and the store time of the record before it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Mark {
+pub(crate) struct SyncTarget {
     offset: u64,
     store_ms: i64,
 }
@@ -72,7 +72,7 @@ impl<I: Io> Core<I> {
             .flushing_derived
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let now = Mark {
+        let now = SyncTarget {
             store_ms: self.dispatcher.last_store_ms(),
             offset: self.dispatcher.next_offset(),
         };
@@ -104,12 +104,15 @@ impl<I: Io> Core<I> {
             self.forget_dispatched();
             self.doubt_derived();
         }
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.log.flushed() >= mark.offset {
-            self.checkpoint.advance_physic(mark.store_ms);
-            *mark = now;
+        let mut target = self
+            .sync_target
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.log.flushed() >= target.offset {
+            self.checkpoint.advance_physic(target.store_ms);
+            *target = now;
         }
-        drop(mark);
+        drop(target);
         let checkpoint = self.checkpoint.flush();
         self.note(health::CHECKPOINT_SYNC, &checkpoint);
         queues?;
@@ -142,6 +145,12 @@ impl<I: Io> Core<I> {
     fn note_dispatch(&self, outcome: Result<bool, DispatchError>) -> Result<bool, DispatchError> {
         if outcome.is_err() || !self.troubles.is_empty() {
             self.note(health::DISPATCH, &outcome);
+        }
+        let index = self.dispatcher.index.as_ref();
+        if outcome.is_err() && index.is_some_and(|index| index.is_poisoned()) {
+            // A full file of it is synced when the next one begins.
+            self.forget_dispatched();
+            self.doubt_derived();
         }
         let next_offset = self.dispatcher.next_offset();
         let is_due = |marks: &Arc<DispatchMarks<I>>| marks.is_due(next_offset);

@@ -107,7 +107,6 @@ impl<I: Io> MessageStore<I> {
             state,
             report,
         } = open::open(&io, &options, &clock, progress)?;
-        let mark = Mutex::default();
         let dispatched = dispatched.map(Arc::new);
         if let Some(marks) = dispatched.clone() {
             log.on_failure(move || marks.forget());
@@ -123,7 +122,7 @@ impl<I: Io> MessageStore<I> {
             flushing_derived: Mutex::default(),
             dispatched,
             run_id,
-            mark,
+            sync_target: Mutex::default(),
             state: Mutex::new(state),
             residency: Residency::new(Arc::clone(&clock)),
             clock,

@@ -16,18 +16,10 @@ fn filled(dir: &std::path::Path, run: i64) -> MessageStore {
     options.segment_len = 16 << 20;
     let (store, _report) = MessageStore::open(options).unwrap();
     for number in 0..PER_QUEUE * i64::from(QUEUES) {
+        let queue_id = (number / run % i64::from(QUEUES)) as i32;
         let message = Message {
-            topic: "orders",
-            queue_id: (number / run % i64::from(QUEUES)) as i32,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1_700_000_000_000,
-            born_host: ([127, 0, 0, 1], 1234).into(),
-            store_host: ([127, 0, 0, 1], 10911).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &[b'x'; 1024],
             properties: b"TAGS\x01TagA\x02",
+            ..Message::new("orders", queue_id, &[b'x'; 1024])
         };
         store.put(&message).unwrap();
     }

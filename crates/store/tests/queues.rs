@@ -329,8 +329,8 @@ fn a_record_that_says_to_be_the_first_empties_no_queue() {
     scene.check(&scene.open().0);
 }
 
-#[test]
-fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
+/// A store of which the last five messages of `Often` are those of a topic that was created again.
+fn created_again() -> Scene {
     let mut scene = Scene::killed(100, false);
     let first = scene.puts.len() - 5;
     for index in 0..5 {
@@ -338,6 +338,12 @@ fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
         scene.puts[first + index].queue_offset = index as i64;
     }
     scene.puts.drain(RARE_COUNT..first);
+    scene
+}
+
+#[test]
+fn the_queue_of_a_topic_that_was_created_again_has_its_last_life() {
+    let scene = created_again();
     scene.remove_dir("/store/foliomq");
     scene.remove_dir("/store/consumequeue/Often/0");
     scene.check(&scene.open().0);
@@ -366,14 +372,7 @@ fn a_record_that_says_to_be_the_first_empties_no_batch_queue() {
 
 #[test]
 fn the_batch_queue_of_a_topic_that_was_created_again_has_its_last_life() {
-    let mut scene = Scene::killed(100, false);
-    let first = scene.puts.len() - 5;
-    for index in 0..5 {
-        scene.claim(&scene.puts[first + index], index as i64);
-        scene.puts[first + index].queue_offset = index as i64;
-    }
-    scene.puts.drain(RARE_COUNT..first);
-    let scene = with_batch_queue(scene);
+    let scene = with_batch_queue(created_again());
     scene.check(&scene.open().0);
 }
 

@@ -17,8 +17,8 @@ use message::Message;
 use mmap_core::{Access, CrashStyle, Io, IoFile, SimIo};
 use small::Ticks;
 use store::{
-    AllMessages, Clock, FlushMode, GetLimits, GetStatus, IndexOptions, KeyQuery, MessageStore,
-    OpenError, OpenReport, StoreOptions,
+    AllMessages, Clock, FlushMode, GetLimits, GetStatus, KeyQuery, MessageStore, OpenError,
+    OpenReport,
 };
 
 const MARKS: &str = "/store/foliomq/dispatched";
@@ -75,14 +75,7 @@ impl Scene {
     }
 
     fn try_open(&self) -> Result<(MessageStore<SimIo>, OpenReport), OpenError> {
-        let mut options = StoreOptions::new("/store");
-        options.segment_len = 16 * 1024;
-        options.queue_file_len = 20 * 16;
-        options.index = Some(IndexOptions {
-            slot_count: 16,
-            entry_count_max: 25,
-            ..IndexOptions::DEFAULT
-        });
+        let mut options = small::options();
         options.flush = FlushMode::async_default();
         MessageStore::open_with(self.io.clone(), options, Arc::clone(&self.clock))
     }
@@ -95,19 +88,11 @@ impl Scene {
     fn put(&mut self, store: &MessageStore<SimIo>, count: usize) {
         for number in self.count..self.count + count {
             let properties = format!("KEYS\u{1}key-{number} also-{number}\u{2}");
+            let body = vec![number as u8; 300 + number % 7 * 100];
             store
                 .put(&Message {
-                    topic: TOPICS[number % TOPICS.len()],
-                    queue_id: 0,
-                    flag: 0,
-                    sys_flag: Default::default(),
-                    born_timestamp_ms: 1,
-                    born_host: ([127, 0, 0, 1], 1).into(),
-                    store_host: ([127, 0, 0, 1], 2).into(),
-                    reconsume_times: 0,
-                    prepared_transaction_offset: 0,
-                    body: &vec![number as u8; 300 + number % 7 * 100],
                     properties: properties.as_bytes(),
+                    ..Message::new(TOPICS[number % TOPICS.len()], 0, &body)
                 })
                 .unwrap();
         }
@@ -361,6 +346,30 @@ fn a_failed_sync_ends_the_belief() {
             scene.check(&store, scene.count);
         }
     }
+}
+
+#[test]
+fn a_failed_sync_of_the_index_while_records_are_dispatched_ends_the_belief_at_once() {
+    const MORE: usize = 120;
+    let (mut scene, store) = Scene::new(7);
+    scene.fill(&store);
+    scene.put(&store, MORE);
+    for op in ["msync", "sync_data"] {
+        scene.io.fail_from(op, 1, ErrorKind::Other);
+    }
+    let failed = loop {
+        match store.step_dispatch() {
+            Ok(true) => {}
+            outcome => break outcome,
+        }
+    };
+    assert!(failed.is_err(), "several files of the index were filled");
+    scene.io.clear_faults();
+    scene.crash(CrashStyle::KillProcess, store);
+    let (store, report) = scene.open();
+    let all = (DISPATCHED + IN_FLIGHT + MORE) as u64;
+    assert_eq!(report.log.records, all, "{report}");
+    scene.check(&store, scene.count);
 }
 
 #[test]

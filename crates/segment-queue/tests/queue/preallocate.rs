@@ -448,8 +448,8 @@ fn whole_segments_are_warmed_up_and_read_as_zeros() {
     }
 }
 
-#[test]
-fn a_warm_up_that_fails_leaves_the_segment_usable() {
+/// A queue whose next segment is due, and is to be filled with zeros.
+fn about_to_warm_up() -> Scene<SimIo> {
     let mut scene = Scene::on(
         SimIo::new(9),
         |_| {},
@@ -460,6 +460,12 @@ fn a_warm_up_that_fails_leaves_the_segment_usable() {
     );
     scene.writer.roll().unwrap();
     scene.append(50_000);
+    scene
+}
+
+#[test]
+fn a_warm_up_that_fails_leaves_the_segment_usable() {
+    let mut scene = about_to_warm_up();
     scene.io.fail_next("write", ErrorKind::StorageFull);
     assert!(scene.preallocator.step().is_err());
     assert_eq!(scene.names(), first_names(2));
@@ -477,16 +483,7 @@ fn a_warm_up_that_fails_leaves_the_segment_usable() {
 
 #[test]
 fn a_panic_in_the_preparation_is_a_failure_like_others() {
-    let mut scene = Scene::on(
-        SimIo::new(9),
-        |_| {},
-        |ahead| {
-            ahead.warm_up = Some(WarmUp::Zeros);
-            ahead.window = 0;
-        },
-    );
-    scene.writer.roll().unwrap();
-    scene.append(50_000);
+    let mut scene = about_to_warm_up();
     // Of the warm-up: the segment stays, and is warmed up later.
     scene.io.panic_next("write");
     let panicked = scene.preallocator.step();

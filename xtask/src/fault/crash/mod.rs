@@ -222,17 +222,8 @@ impl Machine {
         let body_len = self.random.below(800) as usize;
         let body = self.random.bytes(body_len);
         let message = Message {
-            topic: "Topic0",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: Default::default(),
-            born_timestamp_ms: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_host: ([127, 0, 0, 1], 2).into(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &body,
             properties: b"KEYS\x01half\x02TAGS\x01TagA\x02",
+            ..Message::new("Topic0", 0, &body)
         };
         let mut record = PreparedRecord::new(&message, &self.setup.options.limits)?;
         record.stamp(Stamp {

@@ -482,7 +482,7 @@ fn state(options: &StoreOptions) -> Result<Value> {
         return Ok(Value::Null);
     };
     Ok(json!({
-        "bootId": state.run_id,
+        "runId": state.run_id,
         "mappedFileSizeCommitLog": state.segment_len,
         "flushedOffset": state.flushed,
         "derivedOffset": state.derived,

@@ -50,6 +50,9 @@ pub(super) fn put_in_place<I: Io>(
         remove_if_there(io, hint)?;
     }
     dispatched::remove(io, &dirs.own)?;
+    if io.metadata(&dirs.own)?.is_some() {
+        io.sync_dir(&dirs.own)?;
+    }
     io.sync_dir(&dirs.root)?;
     let old = aside.join("old");
     io.create_dir_all(&old)?;
