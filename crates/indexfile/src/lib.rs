@@ -5,9 +5,9 @@
 //! next one is begun, named by the local time. Only the key's hash is stored, so that a query
 //! returns candidates: the caller reads the records and compares key and store time.
 //!
-//! This crate does not know what a message is. It is fed plain values by one thread at a time, in the order
-//! of the log, and queried by any number of threads meanwhile. Nothing here is evidence about the
-//! log: the files may always be removed and built again.
+//! This crate does not know what a message is. It is fed plain values by one thread at a time, in
+//! the order of the log, and queried by any number of threads meanwhile. Nothing here is evidence
+//! about the log: the files may always be removed and built again.
 //!
 //! ```
 //! use indexfile::{IndexOptions, IndexService, OpenPolicy};

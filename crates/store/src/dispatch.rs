@@ -207,14 +207,17 @@ impl<I: Io> Dispatcher<I> {
         while !rest.is_empty() && offset - start < STEP_LEN_MAX {
             match RecordView::parse(rest) {
                 Ok(Parsed::Record(view)) => {
-                    let dispatched = self.dispatch_or_fill(&view)?;
+                    let fields = view.dispatch_fields();
+                    let dispatched = self.put_to_queues(&view, &fields)?;
+                    // Before anything else can fail: it can be read, whatever becomes of its keys.
+                    self.tell(&view, dispatched);
+                    self.put_to_index(&view, &fields)?;
                     self.last_record.store(offset, Ordering::Relaxed);
                     offset += view.total_size() as u64;
                     rest = rest.get(view.total_size()..).unwrap_or_default();
                     self.last_store_ms
                         .store(view.store_timestamp_ms(), Ordering::Relaxed);
                     self.next_offset.store(offset, Ordering::Release);
-                    self.tell(&view, dispatched);
                 }
                 Ok(Parsed::Blank { .. }) => {
                     offset = offset - offset % segment_len + segment_len;
@@ -311,33 +314,27 @@ impl<I: Io> Dispatcher<I> {
         Ok(())
     }
 
-    /// Dispatches a record whose predecessors in its queue the log has lost: their places are
-    /// filled.
-    pub(crate) fn dispatch_behind_gap(
+    /// Puts a new record into its queues. Its queue offset may leave out those of messages that
+    /// recovery found lost at the end of the queue: their places are filled.
+    fn put_to_queues(
         &self,
         view: &RecordView<'_>,
+        fields: &DispatchFields<'_>,
     ) -> Result<Dispatched, DispatchError> {
-        let fields = view.dispatch_fields();
-        let tags_code = self.tags_code(view, &fields);
-        self.rebuild_queue_entry(view)?;
-        self.put_to_index(view, &fields)?;
-        Ok(Dispatched {
-            queue: Some(PutOutcome::Appended),
-            tags_code,
-            next_offset: view.queue_offset() + 1,
-        })
-    }
-
-    /// Dispatches a new record. Its queue offset may leave out those of messages that recovery
-    /// found lost at the end of the queue.
-    fn dispatch_or_fill(&self, view: &RecordView<'_>) -> Result<Dispatched, DispatchError> {
-        match self.dispatch(view) {
+        let tags_code = self.tags_code(view, fields);
+        let queue = match self.put_to_queue(view, fields, tags_code) {
             Err(error @ DispatchError::Gap { .. }) => {
                 tracing::warn!(%error, "queue offsets without a message are passed over");
-                self.dispatch_behind_gap(view)
+                self.rebuild_queue_entry(view)?;
+                Some(PutOutcome::Appended)
             }
-            outcome => outcome,
-        }
+            outcome => outcome?,
+        };
+        Ok(Dispatched {
+            queue,
+            tags_code,
+            next_offset: self.next_queue_offset(view, fields, tags_code),
+        })
     }
 
     /// Puts a record into its consume queues again, and nowhere else: its own, and light ones. The
@@ -386,29 +383,17 @@ impl<I: Io> Dispatcher<I> {
         self.put_to_index(view, &view.dispatch_fields())
     }
 
-    fn dispatch(&self, view: &RecordView<'_>) -> Result<Dispatched, DispatchError> {
-        let fields = view.dispatch_fields();
-        let tags_code = self.tags_code(view, &fields);
-        let queue = self.put_to_queue(view, &fields, tags_code)?;
-        self.put_to_index(view, &fields)?;
-        Ok(Dispatched {
-            queue,
-            tags_code,
-            next_offset: self.next_queue_offset(view, &fields, tags_code),
-        })
-    }
-
     fn next_queue_offset(
         &self,
         view: &RecordView<'_>,
         fields: &DispatchFields<'_>,
         tags_code: i64,
     ) -> i64 {
-        let of_batch = |entry: consumequeue::BatchEntry| entry.next();
-        let is_batch = self.has_batch_queues(view.topic());
-        { is_batch.then(|| batches::entry_of(view, fields, tags_code)) }
-            .flatten()
-            .map_or(view.queue_offset() + 1, of_batch)
+        let batch = match self.has_batch_queues(view.topic()) {
+            true => batches::entry_of(view, fields, tags_code),
+            false => None,
+        };
+        batch.map_or(view.queue_offset() + 1, |batch| batch.next())
     }
 
     fn tags_code(&self, view: &RecordView<'_>, fields: &DispatchFields<'_>) -> i64 {

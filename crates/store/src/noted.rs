@@ -16,7 +16,7 @@ use crate::notes::Note;
 use crate::place::Place;
 use crate::queues::Queue;
 
-/// Records that are put into queues before they are put into the index, and then told of: enough
+/// Records that are put into queues, and told of, before they are put into the index: enough
 /// for the misses of their slots to overlap, and few enough for nobody to wait long.
 const RUN_MAX: usize = 64;
 
@@ -86,16 +86,17 @@ impl Group {
         }
     }
 
-    /// Puts the entries into their queue. The first note whose entry is not there then.
-    fn put<I: Io>(&self, queue: &ConsumeQueue<I>) -> Result<Option<usize>, ConsumeQueueError> {
+    /// Puts the entries into their queue, as many as that takes; returns how many are there then. The
+    /// reason why others are not is for the dispatch of their records to find.
+    fn put<I: Io>(&self, queue: &ConsumeQueue<I>) -> usize {
         let mut done = 0;
         while let Some((member, left)) = self.members.get(done).zip(self.entries.get(done..)) {
             match member.put_first(queue, left) {
-                Ok(0) | Err(ConsumeQueueError::Deleted { .. }) => return Ok(Some(member.number)),
-                count => done += count?,
+                Ok(0) | Err(_) => break,
+                Ok(count) => done += count,
             }
         }
-        Ok(None)
+        done
     }
 }
 
@@ -136,9 +137,20 @@ impl<I: Io> Dispatcher<I> {
         let run = self.noted_run(start, visible, state);
         let notes = state.taken.get(run.clone()).unwrap_or_default();
         debug_assert!(notes.iter().all(|note| self.agrees(log, note)));
-        let count = self.put_entries(notes, &mut state.queues, &mut state.group)?;
-        let is_short = count < run.len();
+        let is_put = self.put_entries(notes, &mut state.queues, &mut state.group);
+        let count = is_put.iter().take_while(|is_put| **is_put).count();
         let done = run.start..run.start + count;
+        // Also of those behind one that is left: they are in their queues.
+        let tell = |state: &mut Dispatching<I>| {
+            let notes = state.taken.get(run.clone()).unwrap_or_default();
+            for (note, _) in notes.iter().zip(is_put).filter(|(_, is_put)| *is_put) {
+                self.tell_noted(note, &state.queues);
+            }
+            if count < notes.len() {
+                // A queue that takes no more may have been deleted.
+                state.queues.clear();
+            }
+        };
         state.keys.clear();
         for note in state.taken.get(done.clone()).unwrap_or_default() {
             let key = |key_hash: &i32| HashedKey {
@@ -148,10 +160,10 @@ impl<I: Io> Dispatcher<I> {
             };
             state.keys.extend(note.hashes.keys().iter().map(key));
         }
-        let Some(last) = state.taken.get(done.clone()).and_then(<[Note]>::last) else {
-            if is_short {
-                state.queues.clear();
-            }
+        // Before anything else can fail: they can be read, whatever becomes of their keys.
+        tell(state);
+        let done_notes = state.taken.get(done.clone()).unwrap_or_default();
+        let Some(last) = done_notes.last().copied() else {
             return Ok(false);
         };
         if let Some(index) = &self.index {
@@ -162,13 +174,6 @@ impl<I: Io> Dispatcher<I> {
             }
         }
         self.note_done(last.physical_offset, last.store_timestamp_ms, last.end());
-        for note in state.taken.get(done.clone()).unwrap_or_default() {
-            self.tell_noted(note, &state.queues);
-        }
-        if is_short {
-            // A queue that takes no more may have been deleted.
-            state.queues.clear();
-        }
         state.used = done.end;
         Ok(true)
     }
@@ -202,15 +207,14 @@ impl<I: Io> Dispatcher<I> {
         state.used..state.used + len
     }
 
-    /// Puts the entries of a run of records, queue by queue. Returns how many of the records, from the
-    /// first on, need nothing more in their queues.
+    /// Puts the entries of a run of records, queue by queue. Returns whose are there then.
     fn put_entries(
         &self,
         notes: &[Note],
         queues: &mut Vec<Option<Arc<Queue<I>>>>,
         group: &mut Group,
-    ) -> Result<usize, DispatchError> {
-        let mut done_count = notes.len();
+    ) -> [bool; RUN_MAX] {
+        let mut is_put = [false; RUN_MAX];
         let mut is_taken = [false; RUN_MAX];
         for (first, note) in notes.iter().enumerate() {
             if is_taken.get(first) != Some(&false) {
@@ -227,13 +231,17 @@ impl<I: Io> Dispatcher<I> {
             if place.is_none() {
                 *place = self.queues.numbered(note.queue);
             }
-            let left = match place {
-                Some(queue) => group.put(&queue.entries)?,
-                None => Some(first),
+            let Some(queue) = place else {
+                continue;
             };
-            done_count = done_count.min(left.unwrap_or(done_count));
+            let count = group.put(&queue.entries);
+            for member in group.members.iter().take(count) {
+                if let Some(is_put) = is_put.get_mut(member.number) {
+                    *is_put = true;
+                }
+            }
         }
-        Ok(done_count)
+        is_put
     }
 
     fn tell_noted(&self, note: &Note, queues: &[Option<Arc<Queue<I>>>]) {

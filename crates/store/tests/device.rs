@@ -10,15 +10,16 @@
 mod small;
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use message::Message;
 use mmap_core::{CrashStyle, SimIo};
 use small::Ticks;
 use store::{
-    AllMessages, AppendError, Clock, FlushMode, GetLimits, GetStatus, KeyQuery, MessageStore,
-    PutError, PutTicket, StoreOptions, SystemClock, health,
+    AllMessages, AppendError, Clock, DispatchError, FlushMode, GetLimits, GetStatus, KeyQuery,
+    MessageStore, PutError, PutTicket, StoreOptions, SystemClock, health,
 };
 
 const SYNC: FlushMode = FlushMode::Sync {
@@ -625,4 +626,76 @@ fn an_unreadable_block_is_an_error_and_takes_no_others_along() {
             .unwrap(),
         0
     );
+}
+
+#[test]
+fn who_waits_for_a_queue_is_told_of_what_stands_in_it_though_another_has_no_room() {
+    let io = SimIo::new(1);
+    let store = open(&io, ASYNC).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    store.listen(Arc::new(move |arrival| {
+        let place = (arrival.queue_id, arrival.next_offset);
+        tell.lock().unwrap().push(place);
+    }));
+    let put = |queue_id| {
+        let message = Message::new("Topic", queue_id, b"body");
+        store.put(&message).unwrap();
+    };
+    // A queue whose file is full, another, and both in turn.
+    (0..small::ENTRIES_PER_FILE).for_each(|_| put(0));
+    put(1);
+    dispatch_all(&store);
+    told.lock().unwrap().clear();
+    io.fail_from("create", 1, ErrorKind::StorageFull);
+    [1, 0, 1, 1].into_iter().for_each(put);
+    let refusal = loop {
+        match store.step_dispatch() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(refusal.to_string().contains("Topic"), "{refusal}");
+    let len = store.entry("Topic", 1, 1).unwrap().unwrap().size;
+    let behind = store.dispatch_behind_bytes();
+    assert_eq!(behind, 3 * u64::from(len.unsigned_abs()), "one is done");
+    let visible = store.max_offset("Topic", 1).unwrap();
+    assert!(
+        told.lock().unwrap().contains(&(1, visible)),
+        "{visible} are visible, told of are {:?}",
+        told.lock().unwrap()
+    );
+    io.clear_faults();
+    dispatch_all(&store);
+    let end = small::ENTRIES_PER_FILE as i64 + 1;
+    assert!(told.lock().unwrap().contains(&(0, end)));
+    assert!(told.lock().unwrap().contains(&(1, 4)));
+}
+
+#[test]
+fn who_waits_for_a_queue_is_told_of_what_stands_in_it_though_its_keys_have_no_room() {
+    let io = SimIo::new(1);
+    let store = open(&io, ASYNC).unwrap();
+    let told = Arc::new(AtomicI64::new(0));
+    let tell = Arc::clone(&told);
+    store.listen(Arc::new(move |arrival| {
+        tell.fetch_max(arrival.next_offset, Ordering::Relaxed);
+    }));
+    // The third file of the queue ends behind 48 messages, the first one of the index before.
+    (0..34).for_each(|number| drop(put(&store, number).unwrap()));
+    dispatch_all(&store);
+    (34..46).for_each(|number| drop(put(&store, number).unwrap()));
+    io.fail_from("create", 1, ErrorKind::StorageFull);
+    let refusal = loop {
+        match store.step_dispatch() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refusal, DispatchError::Index(_)), "{refusal}");
+    let visible = store.max_offset("Topic", 0).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), visible);
+    io.clear_faults();
+    dispatch_all(&store);
+    assert_eq!(told.load(Ordering::Relaxed), 46);
 }

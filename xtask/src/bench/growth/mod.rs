@@ -16,13 +16,14 @@ const ABOUT: &str = "Stores in this process, messages of 1 KiB with TAGS, KEYS a
 of a table are open at the same time and measured in turn. Put: 10,000 messages over all queues, \
 until dispatch has caught up. Get: 2,000 reads of up to 32 messages at places all over the store, \
 a byte of each cache line summed; near the end: among the last 3,276 messages, which is all that one \
-segment of 4 MiB holds, so that what the processor's caches hold is the same for all. Connections and consumers: our broker in its own process; idle connections are \
-open and silent while 16 others send. Recovery: a process puts and kills itself with its log \
-unsynced (in flight), behind messages of a store that was closed (history, to which each sample adds \
-its own for the next one); measured is the opening, page cache warm. Killed: its marks of what was dispatched are believed, and what lies behind the last \
-one is read. Without marks: the files were moved to another directory meanwhile, where the marks are \
-not believed, so that all in flight is read, compared with queues and index, and synced, as after a \
-power loss that took nothing.";
+segment of 4 MiB holds, so that what the processor's caches hold is the same for all. Connections and \
+consumers: our broker in its own process; idle connections are open and silent while 16 others send. \
+Recovery: a process puts and kills itself with its log unsynced (in flight), behind messages of a \
+store that was closed (history, to which each sample adds its own for the next one); measured is the \
+opening, page cache warm. Killed: its marks of what was dispatched are believed, and what lies behind \
+the last one is read. Without marks: the files were moved to another directory meanwhile, where the \
+marks are not believed, so that all in flight is read, compared with queues and index, and synced, as \
+after a power loss that took nothing.";
 
 /// What `cargo xtask bench growth` takes.
 #[derive(Debug, Args)]
